@@ -1,0 +1,29 @@
+"""What every test has: both event loops, and an environment with nothing of this machine's in it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+_CLEARED_PREFIXES = ("MESHAWARE_", "OTEL_", "ISTIO_", "POD_", "KUBERNETES_", "LINKERD_")
+_CLEARED = ("INSTANCE_IP", "NODE_NAME", "SERVICE_ACCOUNT", "TRUST_DOMAIN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(
+    params=[pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"), pytest.param(("trio", {}), id="trio")]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Each asynchronous test runs on asyncio and on trio."""
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(_CLEARED_PREFIXES) or name.upper() in _CLEARED:
+            monkeypatch.delenv(name)
+
+
