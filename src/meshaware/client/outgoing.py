@@ -1,0 +1,160 @@
+"""
+The request as it leaves: its route, its budget, the headers that go with it, and where it is sent.
+
+Decides and touches no socket. The caller's request is never changed: what leaves is a copy that shares its stream.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from meshaware.budgets import Budget, Route, RouteSource, RouteTable, declared_budget
+from meshaware.client.allowance import Allowance, allow, default_allowances, from_budget
+from meshaware.client.call import Call, Whole
+from meshaware.client.options import OPTIONS, CallOptions
+from meshaware.deadline import current_deadline
+from meshaware.durations import format_duration
+from meshaware.propagation.context import pairs_to_add
+from meshaware.propagation.hosts import HostPolicy
+
+if TYPE_CHECKING:
+    from meshaware.settings import MeshSettings
+
+__all__ = ["WHOLE", "Leaving", "Outgoing"]
+
+WHOLE = "meshaware.whole"
+_OURS = (OPTIONS, WHOLE)
+_SILENT: Mapping[str, None] = dict.fromkeys(("connect", "read", "write", "pool"))
+_REMEMBERED = 4096
+
+_log = logging.getLogger("meshaware.client")
+
+
+class Leaving(NamedTuple):
+    """One request, ready to leave."""
+
+    request: Any
+    call: Call
+    inside: bool
+    observed: float | None
+    """Seconds after which the call would have been cut, where deadlines are only observed."""
+
+
+class Outgoing:
+    """Makes requests ready; one for each client, shared by its transports."""
+
+    def __init__(self, settings: MeshSettings, routes: RouteTable | RouteSource) -> None:
+        self._source = routes
+        self._hosts = HostPolicy(settings.mesh_hosts, cluster_domain=settings.cluster_domain)
+        self._buffer = settings.buffer
+        self._policy = settings.budget_policy
+        self._deadlines = settings.deadlines
+        declared = declared_budget(settings.timeout, settings.attempts, settings.per_try_timeout)
+        self._unrouted, self._unbounded = default_allowances(declared, self._buffer, self._policy)
+        self._sidecar = _address(settings.outbound_proxy)
+        self._allowances: dict[int, tuple[Budget, Allowance]] = {}
+        self._said: set[str] = set()
+        self.would_have_cut = 0
+
+    def leave(self, request: Any) -> Leaving:
+        """Decide everything about one request that can be decided before it is sent."""
+        url, headers = request.url, request.headers
+        raw: list[tuple[bytes, bytes]] = headers.raw
+        host = url.raw_host
+        present = {name.lower() for name, _ in raw}
+        plain = url.raw_scheme == b"http"
+        inside = self._hosts.inside(host)
+        authority = next((value for name, value in raw if name.lower() == b"host"), host)
+        inside = inside and self._hosts.inside(authority)
+        if inside and (pairs := pairs_to_add(present)):
+            headers = type(headers)([*raw, *pairs])
+        route = None
+        if plain:
+            table = self._source if isinstance(self._source, RouteTable) else self._source.current
+            route = table.match_parts(request.method, authority.decode("ascii", "replace"), url.raw_path.decode("ascii"), headers)
+        extensions: dict[str, Any] = {name: value for name, value in request.extensions.items() if name not in _OURS}
+        options: CallOptions | None = request.extensions.get(OPTIONS)
+        budgeted = self._allowance(route)
+        allowance = allow(budgeted, extensions.get("timeout"), options)
+        if allowance.source == "caller" and route is not None:
+            self._warn_if_shorter(route, allowance, budgeted)
+        observed = None
+        if self._deadlines != "enforce":
+            observed = allowance.total or allowance.head if self._deadlines == "observe" else None
+            phases = allowance.phases if budgeted.phases is not allowance.phases or observed is None else _SILENT
+            allowance = Allowance(None, None, phases, allowance.source)
+        whole: Whole | None = request.extensions.get(WHOLE)
+        call = Call(f"{request.method} {url}", route, allowance, self._until(options), whole)
+        extensions["timeout"] = allowance.phases
+        leaving = object.__new__(type(request))
+        leaving.__dict__.update(request.__dict__, headers=headers, extensions=extensions)
+        if self._sidecar is not None and inside and plain:
+            leaving.url = url.copy_with(host=self._sidecar[0], port=self._sidecar[1])
+        return Leaving(leaving, call, inside, observed)
+
+    def _until(self, options: CallOptions | None) -> float | None:
+        if self._deadlines != "enforce" or (options is not None and options.detached):
+            return None
+        until = current_deadline()
+        if options is not None and options.deadline is not None:
+            until = options.deadline if until is None else min(until, options.deadline)
+        return until
+
+    def _allowance(self, route: Route | None) -> Allowance:
+        if route is None:
+            return self._unrouted
+        # By identity: hashing a budget costs more than everything else here, and a table never changes.
+        known = self._allowances.get(id(route.budget))
+        if known is not None and known[0] is route.budget:
+            return known[1]
+        seconds = route.budget.total(self._buffer, self._policy)
+        allowance = self._unbounded if seconds is None else from_budget(seconds, "route")
+        if len(self._allowances) >= _REMEMBERED:
+            self._allowances.clear()
+        self._allowances[id(route.budget)] = (route.budget, allowance)
+        return allowance
+
+    def _warn_if_shorter(self, route: Route, given: Allowance, budgeted: Allowance) -> None:
+        if budgeted.source != "route" or given.total is None or budgeted.total is None or given.total >= budgeted.total:
+            return
+        self.say_once(
+            f"timeout {format_duration(given.total)} is under the {format_duration(budgeted.total)} that the mesh may take"
+            f" on route {route.name!r} ({route.origin}): calls may be given up that would have succeeded"
+        )
+
+    def say_once(self, message: str) -> None:
+        """Log a warning the first time it would be said."""
+        if message not in self._said and len(self._said) < _REMEMBERED:
+            self._said.add(message)
+            _log.warning("%s", message)
+
+    def observer(self, leaving: Leaving) -> Callable[[], None]:
+        """What to call when an observed call's response is closed: says once a route that it would have been cut."""
+
+        def finished() -> None:
+            call, limit = leaving.call, leaving.observed
+            taken = call.since_sent()
+            if limit is not None and taken > limit:
+                self.would_have_cut += 1
+                where = "no route" if call.route is None else f"route {call.route.name!r} ({call.route.origin})"
+                self.say_once(
+                    f"deadlines are observed: on {where} a call took longer than {format_duration(limit)} and would have"
+                    " been cut there"
+                )
+
+        return finished
+
+    def unreachable(self, leaving: Leaving) -> str | None:
+        """The sidecar's address, where a refused connection can only mean that the sidecar refused it."""
+        if self._sidecar is None or not leaving.inside:
+            return None
+        return f"{self._sidecar[0]}:{self._sidecar[1]}"
+
+
+def _address(proxy: str | None) -> tuple[str, int] | None:
+    if proxy is None:
+        return None
+    host, _, port = proxy.partition("://")[2].rstrip("/").rpartition(":")
+    return host.strip("[]"), int(port)

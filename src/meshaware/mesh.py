@@ -1,0 +1,163 @@
+"""All of meshaware in two lines: `mesh = Mesh()` and `mesh.install(app)`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Unpack
+
+import anyio
+
+from meshaware.asgi.errors import ERROR_HANDLERS
+from meshaware.asgi.health import HealthEndpoints
+from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors
+from meshaware.asgi.middleware import MeshMiddleware
+from meshaware.asgi.types import ASGIApp
+from meshaware.budgets import RouteTable
+from meshaware.budgets.sources import RouteSource, SidecarRoutes
+from meshaware.client.build import async_close_connections, close_connections, declared_routes
+from meshaware.client.httpx import create_async_client, create_client
+from meshaware.settings import MeshSettings, Workload
+from meshaware.sidecar.readiness import ReadinessGate
+from meshaware.sidecar.workload import async_load_workload
+
+if TYPE_CHECKING:
+    import httpx
+
+    from meshaware.client.httpx import AsyncClientArguments, ClientArguments
+    from meshaware.telemetry import Telemetry
+
+__all__ = ["Mesh"]
+
+
+class Mesh:
+    """
+    What a service has in its mesh: settings, gate, routes, clients, and the layer around its application.
+
+    Nothing here touches the network: what the sidecar says is read in the background once the gate is open.
+
+    Args:
+        settings: Read from the environment if not given.
+        routes: Where budgets come from. None: the live sidecar where the mesh has one that tells, over the manifests
+            that MESHAWARE_ROUTES names.
+
+    Raises:
+        SettingsError: A variable or file has a value that cannot be used.
+        ManifestError: A manifest cannot be used.
+    """
+
+    def __init__(
+        self, settings: MeshSettings | None = None, *, routes: RouteTable | RouteSource | None = None
+    ) -> None:
+        self.settings = MeshSettings() if settings is None else settings
+        self.gate = ReadinessGate(self.settings)
+        self.workload: Workload = self.settings.workload
+        self.routes: RouteTable | RouteSource = self._choose_routes() if routes is None else routes
+        self.telemetry: Telemetry | None = None
+        self._clients: list[httpx.Client] = []
+        self._async_clients: list[httpx.AsyncClient] = []
+
+    def _choose_routes(self) -> RouteTable | RouteSource:
+        declared = declared_routes(self.settings)
+        live = not self.settings.routes or "sidecar" in self.settings.routes
+        admin = self.gate.flavour.admin_url if self.settings.admin_url is None else self.settings.admin_url
+        if not live or admin is None or not self.gate.flavour.has_routes:
+            return declared
+        return SidecarRoutes(admin, fallback=declared)
+
+    def install(self, app: Application, *, telemetry: bool = True) -> None:
+        """
+        Put the mesh around a FastAPI or Starlette application; call it once, before the application is started.
+
+        The application's own lifespan, middleware and error handlers stay as they are. Around them come: OpenTelemetry,
+        the headers of each request, `/livez` and `/readyz`, and replies for upstream failures that nothing handled.
+        The port is bound at once; the gate is waited for in the background, and `/readyz` tells.
+
+        Args:
+            app: A FastAPI or Starlette application.
+            telemetry: False leaves OpenTelemetry alone.
+
+        Raises:
+            RuntimeError: The application has served a request already.
+        """
+        if telemetry:
+            from meshaware.telemetry import setup_telemetry  # noqa: PLC0415 (heavy, and by choice)
+
+            self.telemetry = setup_telemetry(self.settings, app=app)
+        around_stack(app, self._layer)
+        around_lifespan(app, self.lifespan)
+        handle_errors(app, ERROR_HANDLERS)
+
+    def _layer(self, app: ASGIApp) -> ASGIApp:
+        settings = self.settings
+        return HealthEndpoints(
+            MeshMiddleware(app, settings),
+            livez=settings.livez_path,
+            readyz=settings.readyz_path,
+            report=self.readiness,
+        )
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """
+        Hold the mesh open: the gate and the sidecar are read in the background, clients are closed at the end.
+
+        `install` puts this around the application's own lifespan; a worker writes `async with mesh.lifespan():`. It
+        yields at once. Code that must not run before the sidecar is up calls `await mesh.gate.async_wait()`.
+        """
+        failure: BaseException | None = None
+        async with anyio.create_task_group() as background:
+            background.start_soon(self._follow_sidecar)
+            try:
+                yield
+            except BaseException as error:  # noqa: BLE001 (raised again below, outside the group that would wrap it)
+                failure = error
+            background.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await self.aclose()
+        if failure is not None:
+            raise failure
+
+    async def _follow_sidecar(self) -> None:
+        # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
+        while not await self.gate.async_wait(fatal=False):
+            pass
+        if not self.gate.found_sidecar:
+            return
+        if isinstance(self.routes, SidecarRoutes):
+            await self.routes.async_refresh()
+        self.workload = await async_load_workload(self.settings)
+
+    async def aclose(self) -> None:
+        """Close the connections of every client made by `client` and `async_client`; the clients stay usable."""
+        for client in self._async_clients:
+            await async_close_connections(client)
+        for client in self._clients:
+            close_connections(client)
+
+    def readiness(self) -> tuple[bool, Mapping[str, object]]:
+        """What `/readyz` answers: whether to send traffic, and why; never asks the network."""
+        state = self.gate.state
+        table = self.routes if isinstance(self.routes, RouteTable) else self.routes.current
+        routes: dict[str, object] = {"count": len(table)}
+        if isinstance(self.routes, SidecarRoutes):
+            routes["live"] = self.routes.live
+        gate = {
+            "status": state.status,
+            "reason": state.reason,
+            "waited_ms": round(state.waited * 1000),
+            "mesh": state.flavour,
+        }
+        return self.gate.is_open, {"gate": gate, "routes": routes}
+
+    def async_client(self, **arguments: Unpack[AsyncClientArguments]) -> httpx.AsyncClient:
+        """Make an `httpx.AsyncClient` with the mesh's budgets and headers; its connections close with the mesh."""
+        client = create_async_client(self.settings, routes=self.routes, **arguments)
+        self._async_clients.append(client)
+        return client
+
+    def client(self, **arguments: Unpack[ClientArguments]) -> httpx.Client:
+        """Make an `httpx.Client` with the mesh's budgets and headers; its connections close with the mesh."""
+        client = create_client(self.settings, routes=self.routes, **arguments)
+        self._clients.append(client)
+        return client

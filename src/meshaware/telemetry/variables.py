@@ -1,0 +1,245 @@
+"""
+What the standard `OTEL_*` variables ask for, read and checked before anything is built.
+
+Pure: a mapping goes in, a plan comes out. The SDK itself answers a bad value with a log line and a default, or with an
+error that names no variable; here it is an error that names the variable, the value and what is accepted. Only variables
+that are used are checked. An empty value counts as unset, as the specification has it
+(https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple, cast
+from urllib.parse import unquote, urlsplit
+
+from meshaware.errors import SettingsError
+
+__all__ = ["Compression", "Plan", "Protocol", "declared_resource", "excluded_urls", "read_plan", "sdk_disabled"]
+
+Protocol = Literal["http/protobuf", "grpc"]
+Compression = Literal["none", "gzip", "deflate"]
+
+_OTLP: Mapping[str, Protocol | None] = {
+    "otlp": None,
+    "otlp_proto_http": "http/protobuf",
+    "otlp_proto_grpc": "grpc",
+}
+_RATIO_SAMPLERS = ("traceidratio", "parentbased_traceidratio")
+_SAMPLERS = ("always_on", "always_off", "parentbased_always_on", "parentbased_always_off", *_RATIO_SAMPLERS)
+_BATCHING = {
+    "OTEL_BSP_MAX_QUEUE_SIZE": 2048,
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 512,
+    "OTEL_BSP_SCHEDULE_DELAY": 5000,
+    "OTEL_BSP_EXPORT_TIMEOUT": 30000,
+}
+_FILES = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+_DEFAULT_TIMEOUT = 10.0
+_SHOWN = 80
+
+
+class Plan(NamedTuple):
+    """Where spans go, and who says so."""
+
+    exporters: tuple[str, ...]
+    """`otlp`, `console`, or the name of an installed exporter's entry point; empty: nothing is exported."""
+    reason: str
+    """The variable that decided, with its value, or the one that is missing."""
+    protocol: Protocol = "http/protobuf"
+    endpoint: str = ""
+    """What the OTLP exporter is given: the complete URL for http/protobuf, the collector's address for grpc."""
+    timeout: float = _DEFAULT_TIMEOUT
+    """Seconds for one export, retries included."""
+    compression: Compression = "none"
+
+    @property
+    def target(self) -> str:
+        """Where the spans go in words that are fit for a log: without user, password and query."""
+        return " and ".join(
+            f"{_without_secrets(self.endpoint)} ({self.protocol})" if name == "otlp" else name
+            for name in self.exporters
+        )
+
+
+def sdk_disabled(environ: Mapping[str, str]) -> bool:
+    """
+    Say whether `OTEL_SDK_DISABLED` switches everything off.
+
+    Raises:
+        SettingsError: The value is neither true nor false.
+    """
+    return _flag(environ, "OTEL_SDK_DISABLED")
+
+
+def read_plan(environ: Mapping[str, str]) -> Plan:
+    """
+    Decide where spans go.
+
+    Without `OTEL_TRACES_EXPORTER` they are exported only if an endpoint is configured: a service on a laptop has no
+    collector at `localhost:4318`, and must not complain about it for ever.
+
+    Raises:
+        SettingsError: A variable has a value that cannot be used; the message names the variable, the value and what is
+            accepted.
+    """
+    if sdk_disabled(environ):
+        return Plan((), "OTEL_SDK_DISABLED=true")
+    asked = environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    endpoint, endpoint_name = _first(environ, _otlp("ENDPOINT"))
+    if not asked and not endpoint:
+        return Plan((), "neither OTEL_EXPORTER_OTLP_ENDPOINT nor OTEL_TRACES_EXPORTER is set")
+    names = tuple(dict.fromkeys(name.strip() for name in asked.lower().split(",") if name.strip())) or ("otlp",)
+    reason = f"OTEL_TRACES_EXPORTER={_shown(asked)}" if asked else endpoint_name
+    if "none" in names:
+        if len(names) > 1:
+            raise _refusal("OTEL_TRACES_EXPORTER", asked, '"none" alone, or the exporters to use without it')
+        return Plan((), reason)
+    _check_sampler(environ)
+    _check_batching(environ)
+    chosen = [name for name in names if name in _OTLP]
+    if not chosen:
+        return Plan(names, reason)
+    if len(chosen) > 1:
+        raise _refusal("OTEL_TRACES_EXPORTER", asked, "one OTLP exporter: more would send each span twice")
+    protocol = _OTLP[chosen[0]] or _protocol(environ)
+    return Plan(
+        tuple("otlp" if name in _OTLP else name for name in names),
+        reason,
+        protocol,
+        _endpoint(endpoint, endpoint_name, protocol),
+        _timeout(environ),
+        _checked_details(environ, protocol),
+    )
+
+
+def declared_resource(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Read the resource attributes that `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` declare; the latter wins.
+
+    Raises:
+        SettingsError: An item is not `key=value`.
+    """
+    declared: dict[str, str] = {}
+    for item in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if item.strip() and not (key and equals):
+            raise _refusal("OTEL_RESOURCE_ATTRIBUTES", item, 'items such as "deployment.environment.name=staging", with commas between')
+        if value:
+            declared[key] = unquote(value)
+    if name := environ.get("OTEL_SERVICE_NAME", "").strip():
+        declared["service.name"] = name
+    return declared
+
+
+def excluded_urls(environ: Mapping[str, str]) -> str:
+    """Return the regular expressions, with commas between, of URLs whose requests to FastAPI make no spans."""
+    return _first(environ, ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS"))[0]
+
+
+def _otlp(what: str) -> tuple[str, str]:
+    return f"OTEL_EXPORTER_OTLP_TRACES_{what}", f"OTEL_EXPORTER_OTLP_{what}"
+
+
+def _first(environ: Mapping[str, str], names: Iterable[str]) -> tuple[str, str]:
+    """The first of these variables that is set, and its name."""
+    return next(((value, name) for name in names if (value := environ.get(name, "").strip())), ("", ""))
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    value = environ.get(name, "").strip()
+    if value.lower() not in ("", "true", "false"):
+        raise _refusal(name, value, '"true" or "false"')
+    return value.lower() == "true"
+
+
+def _protocol(environ: Mapping[str, str]) -> Protocol:
+    value, name = _first(environ, _otlp("PROTOCOL"))
+    if value not in ("", "http/protobuf", "grpc"):
+        raise _refusal(name, value, '"http/protobuf" (the default) or "grpc"')
+    return cast("Protocol", value or "http/protobuf")
+
+
+def _endpoint(value: str, name: str, protocol: Protocol) -> str:
+    if not value:
+        return "http://localhost:4317" if protocol == "grpc" else "http://localhost:4318/v1/traces"
+    wanted = 'an absolute URL such as "http://otel-collector.observability:4318"'
+    # gRPC's own addresses carry no scheme: `otel-collector:4317`, with TLS unless ..._INSECURE=true.
+    text = value if "://" in value or protocol != "grpc" else f"https://{value}"
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise _refusal(name, _without_secrets(value), wanted) from error
+    if not usable:
+        raise _refusal(name, _without_secrets(value), wanted)
+    if protocol == "grpc" or "_TRACES_" in name:
+        return value
+    return f"{value.removesuffix('/')}/v1/traces"
+
+
+def _timeout(environ: Mapping[str, str]) -> float:
+    value, name = _first(environ, _otlp("TIMEOUT"))
+    if not value:
+        return _DEFAULT_TIMEOUT
+    seconds = _number(value)
+    if not 0 < seconds < math.inf:
+        raise _refusal(name, value, 'seconds above 0, such as "5": the Python SDK counts seconds here')
+    return seconds
+
+
+def _checked_details(environ: Mapping[str, str], protocol: Protocol) -> Compression:
+    for what in _FILES:
+        path, name = _first(environ, _otlp(what))
+        if path and not os.access(path, os.R_OK):
+            raise _refusal(name, path, "the path of a PEM file that this process may read")
+    for name in _otlp("INSECURE"):
+        _flag(environ, name)
+    value, name = _first(environ, _otlp("COMPRESSION"))
+    accepted = ("none", "gzip") if protocol == "grpc" else ("none", "gzip", "deflate")
+    if value and value.lower() not in accepted:
+        raise _refusal(name, value, " or ".join(f'"{each}"' for each in accepted) + f" for {protocol}")
+    return cast("Compression", value.lower() or "none")
+
+
+def _check_sampler(environ: Mapping[str, str]) -> None:
+    value = environ.get("OTEL_TRACES_SAMPLER", "").strip()
+    if value and value.lower() not in _SAMPLERS:
+        raise _refusal("OTEL_TRACES_SAMPLER", value, ", ".join(f'"{name}"' for name in _SAMPLERS))
+    argument = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    if value.lower() in _RATIO_SAMPLERS and argument and not 0 <= _number(argument) <= 1:
+        raise _refusal("OTEL_TRACES_SAMPLER_ARG", argument, 'a ratio from "0.0" to "1.0"')
+
+
+def _check_batching(environ: Mapping[str, str]) -> None:
+    sizes = dict(_BATCHING)
+    for name in _BATCHING:
+        if value := environ.get(name, "").strip():
+            if not (value.isascii() and value.isdigit() and int(value)):
+                raise _refusal(name, value, "a whole number above 0")
+            sizes[name] = int(value)
+    batch, queue = sizes["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"], sizes["OTEL_BSP_MAX_QUEUE_SIZE"]
+    if batch > queue:
+        raise _refusal("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", str(batch), f"at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _without_secrets(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    authority, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def _shown(value: str) -> str:
+    return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
+
+
+def _refusal(name: str, value: str, wanted: str) -> SettingsError:
+    return SettingsError(f"{name}={_shown(value)} cannot be used: accepted is {wanted}")
