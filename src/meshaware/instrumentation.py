@@ -1,8 +1,9 @@
 """
 Where the clients that meshaware makes meet whoever wants to instrument them.
 
-The factories announce each client they make; telemetry, where it is set up, is called for each. Neither knows the
-other, and the order does not matter: clients that were made before are kept in mind as long as they live.
+The factories announce each client they make; telemetry, where it is set up, is called for each. Neither
+knows the other, and the order does not matter: clients that were made before are kept in mind as long as
+they live.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def on_client(callback: Callable[[object], None]) -> None:
     Have a function called for each client made from now on, and at once for each that is alive.
 
     Args:
-        callback: Called in the thread that makes the client. Asking again with an equal callback changes nothing: it is
-            still called once for each client.
+        callback: Called in the thread that makes the client. Asking again with an equal callback changes
+            nothing: it is still called once for each client.
     """
     with _lock:
         if callback in _callbacks:

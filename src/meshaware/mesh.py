@@ -122,7 +122,7 @@ class Mesh:
         # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
         while not await self.gate.async_wait(fatal=False):
             pass
-        if not self.gate.found_sidecar:
+        if self.gate.flavour.admin_url is None:
             return
         if isinstance(self.routes, SidecarRoutes):
             await self.routes.async_refresh()
@@ -142,13 +142,7 @@ class Mesh:
         routes: dict[str, object] = {"count": len(table)}
         if isinstance(self.routes, SidecarRoutes):
             routes["live"] = self.routes.live
-        gate = {
-            "status": state.status,
-            "reason": state.reason,
-            "waited_ms": round(state.waited * 1000),
-            "mesh": state.flavour,
-        }
-        return self.gate.is_open, {"gate": gate, "routes": routes}
+        return self.gate.is_open, {"mesh": state.flavour, "gate": state.describe(), "routes": routes}
 
     def async_client(self, **arguments: Unpack[AsyncClientArguments]) -> httpx.AsyncClient:
         """Make an `httpx.AsyncClient` with the mesh's budgets and headers; its connections close with the mesh."""

@@ -41,15 +41,17 @@ def canonical_name(labels: Mapping[str, str], workload: str | None) -> Derived |
 
     First of the labels `service.istio.io/canonical-name`, `app.kubernetes.io/name`, `app`; else the workload.
     """
-    named = _first(labels, _NAME_LABELS) or (Derived(workload, "workload_name") if workload else None)
-    return named and named._replace(value=named.value[:_MAX_NAME].rstrip("-_."))
+    named = _first(labels, _NAME_LABELS) or Derived(workload or "", "workload_name")
+    value = named.value[:_MAX_NAME].rstrip("-_.")
+    return named._replace(value=value) if value else None
 
 
 def canonical_revision(labels: Mapping[str, str]) -> Derived:
     """
     The version of the service that this pod runs.
 
-    First of the labels `service.istio.io/canonical-revision`, `app.kubernetes.io/version`, `version`; else `latest`.
+    First of the labels `service.istio.io/canonical-revision`, `app.kubernetes.io/version`, `version`;
+    else `latest`.
     """
     return _first(labels, _REVISION_LABELS) or Derived("latest", "labels without a version")
 

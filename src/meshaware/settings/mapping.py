@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 __all__ = ["FrozenMapping"]
 
@@ -32,7 +33,11 @@ class FrozenMapping(Mapping[str, str]):
         return hash(frozenset(self._items.items()))
 
     def __eq__(self, other: object) -> bool:
-        return self._items == dict(other) if isinstance(other, Mapping) else NotImplemented
+        return (
+            self._items == dict(cast("Mapping[object, object]", other))
+            if isinstance(other, Mapping)
+            else NotImplemented
+        )
 
     def __repr__(self) -> str:
         return repr(self._items)

@@ -1,8 +1,8 @@
-"""
+r"""
 The text of downward-API files: one `key="value"` a line, the value quoted as Go does.
 
 The kubelet writes `labels` and `annotations` with `%v=%q` (`pkg/fieldpath` of Kubernetes). JSON would read
-most of it, but not `\\x00`, `\\a`, `\\v` or `\\U0001f600`, which Go writes too.
+most of it, but not `\x00`, `\a`, `\v` or `\U0001f600`, which Go writes too.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def parse_pairs(text: str) -> tuple[dict[str, str], list[BadLine]]:
 
 
 def unquote(quoted: str) -> str:
-    """
+    r"""
     Read a Go string literal in double quotes, as `strconv.Unquote` does.
 
-    Bytes that are not UTF-8, which Go writes as `\\xff`, become U+FFFD.
+    Bytes that are not UTF-8, which Go writes as `\xff`, become U+FFFD.
 
     Raises:
         ValueError: It is no such literal: no quotes, an unknown escape, a bare quote or newline within.

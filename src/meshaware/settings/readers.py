@@ -7,7 +7,6 @@ is what is accepted: the sentence in which `SettingsError` names place and value
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from meshaware.durations import parse_duration
 from meshaware.settings.addresses import parse_loopback
-from meshaware.settings.found import nearest
+from meshaware.settings.problems import nearest
 
 __all__ = [
     "read_choice",
@@ -33,6 +32,7 @@ __all__ = [
     "read_routes",
     "read_seconds",
     "read_text",
+    "unpath",
 ]
 
 _YEAR = 365 * 86_400.0
@@ -76,11 +76,11 @@ def read_count(value: object) -> int:
 
 def read_flag(value: object) -> bool:
     """Yes or no."""
-    text = value.strip().lower() if isinstance(value, str) else value
-    if text is True or text in _TRUE:
-        return True
-    if text is False or text in _FALSE:
-        return False
+    if isinstance(value, bool):
+        return value
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
     raise ValueError("true or false (also 1 or 0, yes or no, on or off)")
 
 
@@ -92,9 +92,16 @@ def read_choice(*choices: str) -> Callable[[object], str]:
         if text in choices:
             return text
         guess = nearest(text, choices)
-        raise ValueError(f"{', '.join(choices[:-1])} or {choices[-1]}" + (f" (did you mean {guess}?)" if guess else ""))
+        raise ValueError(
+            f"{', '.join(choices[:-1])} or {choices[-1]}" + (f" (did you mean {guess}?)" if guess else "")
+        )
 
     return read
+
+
+def unpath(value: object) -> object:
+    """The text of a `pathlib.Path` or the like; anything else as it is."""
+    return os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
 
 
 def read_text(value: object) -> str:
@@ -122,7 +129,9 @@ def read_hosts(value: object) -> tuple[str, ...]:
 
 def read_headers(value: object) -> tuple[str, ...]:
     """Names of headers or of sets of them."""
-    accepted = "names of headers (x-tenant), prefixes (x-shop-*) or sets (w3c, b3, envoy, routing), comma-separated"
+    accepted = (
+        "names of headers (x-tenant), prefixes (x-shop-*) or sets (w3c, b3, envoy, routing), comma-separated"
+    )
     return _items(value, accepted, _HEADER)
 
 
@@ -160,28 +169,26 @@ def read_loopback_origin(value: object) -> str:
 def read_proxy_url(value: object) -> str:
     """The address of a proxy: scheme, host and port, nothing else."""
     text = value.strip().rstrip("/") if isinstance(value, str) else ""
+    accepted = "http://host:port, without a user, path or query"
     try:
         parts = urlsplit(text)
-        complete = parts.scheme == "http" and bool(parts.hostname) and bool(parts.port)
+        complete = bool(parts.hostname) and bool(parts.port)
     except ValueError:
-        complete = False
+        raise ValueError(accepted) from None
     if not complete or text != f"http://{parts.netloc}" or not _HOST.fullmatch(parts.netloc):
-        raise ValueError("http://host:port, without a user, path or query")
+        raise ValueError(accepted)
     return text
 
 
 def _seconds(value: object, accepted: str) -> float:
-    seconds = math.nan
     if isinstance(value, str):
         try:
-            seconds = parse_duration(value, bare_seconds=True)
+            value = parse_duration(value, bare_seconds=True)
         except ValueError:
             raise ValueError(accepted) from None
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(min(value, 2 * _YEAR))
-    if not 0 <= seconds <= _YEAR:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _YEAR:
         raise ValueError(accepted)
-    return seconds
+    return float(value)
 
 
 def _items(value: object, accepted: str, pattern: re.Pattern[str] | None = None) -> tuple[str, ...]:
@@ -189,19 +196,18 @@ def _items(value: object, accepted: str, pattern: re.Pattern[str] | None = None)
         items = [item.strip() for item in value.split(",")]
         items = [item for item in items if item]
     elif isinstance(value, os.PathLike):
-        items = [os.fspath(cast("os.PathLike[str]", value))]
+        items = [_item(cast("object", value), accepted)]
     elif isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
         items = [_item(item, accepted) for item in cast("Iterable[object]", value)]
     else:
-        raise ValueError(accepted)
+        raise ValueError(accepted)  # noqa: TRY004  pydantic collects value errors, and lets type errors through
     if any(not item or (pattern is not None and not pattern.fullmatch(item)) for item in items):
         raise ValueError(accepted)
     return tuple(items)
 
 
 def _item(value: object, accepted: str) -> str:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(cast("os.PathLike[str]", value))
+    value = unpath(value)
     if not isinstance(value, str):
-        raise ValueError(accepted)  # noqa: TRY004  pydantic collects value errors, and lets type errors through
+        raise ValueError(accepted)  # noqa: TRY004  as in _items
     return value.strip()

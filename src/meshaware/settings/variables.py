@@ -19,7 +19,7 @@ class Variable(NamedTuple):
     One field of the settings and the variables that fill it.
 
     `field` is the name of the argument, `workload.<fact>` for what is known about the pod. `conventional`
-    are names that people and tools already use for the same thing; they are asked in this order, after `name`.
+    are names that people and tools already use for the same; they are asked in this order, after `name`.
     """
 
     field: str

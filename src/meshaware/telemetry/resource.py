@@ -1,8 +1,9 @@
 """
 What is known about the workload, in OpenTelemetry's words.
 
-Pure: a workload goes in, attributes come out. Names are those of the semantic conventions for services and Kubernetes
-(https://opentelemetry.io/docs/specs/semconv/resource/); what they have no word for stands under `meshaware.`.
+Pure: a workload goes in, attributes come out. Names are those of the semantic conventions for services and
+Kubernetes (https://opentelemetry.io/docs/specs/semconv/resource/); what they have no word for stands under
+`meshaware.`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ def resource_attributes(workload: Workload, declared: Mapping[str, str] | None =
     """
     Return the resource attributes of a workload; what is not known is left out.
 
-    The pod's annotations `resource.opentelemetry.io/<attribute>` win over what is derived, and `declared` over both.
-    The annotations are those that OpenTelemetry's operator and Istio (1.30 and newer, with `serviceAttributeEnrichment`)
-    read for the same purpose, so that the service and its sidecar carry one name.
+    The pod's annotations `resource.opentelemetry.io/<attribute>` win over what is derived, and `declared`
+    over both. The annotations are those that OpenTelemetry's operator and Istio (1.30 and newer, with
+    `serviceAttributeEnrichment`) read for the same purpose, so that the service and its sidecar carry one
+    name.
 
     Args:
         workload: Of the settings, with or without what the sidecar added.
@@ -83,5 +85,7 @@ def _annotated(annotations: Mapping[str, str]) -> dict[str, str]:
     return {
         name.removeprefix(_ANNOTATION): value
         for name, value in annotations.items()
-        if name.startswith(_ANNOTATION) and len(name) > len(_ANNOTATION) and 0 < len(value) <= _LONGEST_ANNOTATION
+        if name.startswith(_ANNOTATION)
+        and len(name) > len(_ANNOTATION)
+        and 0 < len(value) <= _LONGEST_ANNOTATION
     }

@@ -1,10 +1,10 @@
 """
 What the standard `OTEL_*` variables ask for, read and checked before anything is built.
 
-Pure: a mapping goes in, a plan comes out. The SDK itself answers a bad value with a log line and a default, or with an
-error that names no variable; here it is an error that names the variable, the value and what is accepted. Only variables
-that are used are checked. An empty value counts as unset, as the specification has it
-(https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
+Pure: a mapping goes in, a plan comes out. The SDK itself answers a bad value with a log line and a default,
+or with an error that names no variable; here it is an error that names the variable, the value and what is
+accepted. Only variables that are used are checked. An empty value counts as unset, as the specification has
+it (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from urllib.parse import unquote, urlsplit
 
 from meshaware.errors import SettingsError
 
-__all__ = ["Compression", "Plan", "Protocol", "declared_resource", "excluded_urls", "read_plan", "sdk_disabled"]
+__all__ = [
+    "Compression",
+    "Plan",
+    "Protocol",
+    "declared_resource",
+    "excluded_urls",
+    "read_plan",
+    "sdk_disabled",
+]
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["none", "gzip", "deflate"]
@@ -49,7 +57,9 @@ class Plan(NamedTuple):
     """The variable that decided, with its value, or the one that is missing."""
     protocol: Protocol = "http/protobuf"
     endpoint: str = ""
-    """What the OTLP exporter is given: the complete URL for http/protobuf, the collector's address for grpc."""
+    """
+    What the OTLP exporter is given: the complete URL for http/protobuf, the collector's address for grpc.
+    """
     timeout: float = _DEFAULT_TIMEOUT
     """Seconds for one export, retries included."""
     compression: Compression = "none"
@@ -77,12 +87,12 @@ def read_plan(environ: Mapping[str, str]) -> Plan:
     """
     Decide where spans go.
 
-    Without `OTEL_TRACES_EXPORTER` they are exported only if an endpoint is configured: a service on a laptop has no
-    collector at `localhost:4318`, and must not complain about it for ever.
+    Without `OTEL_TRACES_EXPORTER` they are exported only if an endpoint is configured: a service on a laptop
+    has no collector at `localhost:4318`, and must not complain about it for ever.
 
     Raises:
-        SettingsError: A variable has a value that cannot be used; the message names the variable, the value and what is
-            accepted.
+        SettingsError: A variable has a value that cannot be used; the message names the variable, the value
+            and what is accepted.
     """
     if sdk_disabled(environ):
         return Plan((), "OTEL_SDK_DISABLED=true")
@@ -90,8 +100,10 @@ def read_plan(environ: Mapping[str, str]) -> Plan:
     endpoint, endpoint_name = _first(environ, _otlp("ENDPOINT"))
     if not asked and not endpoint:
         return Plan((), "neither OTEL_EXPORTER_OTLP_ENDPOINT nor OTEL_TRACES_EXPORTER is set")
-    names = tuple(dict.fromkeys(name.strip() for name in asked.lower().split(",") if name.strip())) or ("otlp",)
-    reason = f"OTEL_TRACES_EXPORTER={_shown(asked)}" if asked else endpoint_name
+    names = tuple(dict.fromkeys(name.strip() for name in asked.lower().split(",") if name.strip())) or (
+        "otlp",
+    )
+    reason = f"OTEL_TRACES_EXPORTER={_shown(asked)}" if asked else f"{endpoint_name} is set"
     if "none" in names:
         if len(names) > 1:
             raise _refusal("OTEL_TRACES_EXPORTER", asked, '"none" alone, or the exporters to use without it')
@@ -116,7 +128,8 @@ def read_plan(environ: Mapping[str, str]) -> Plan:
 
 def declared_resource(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Read the resource attributes that `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` declare; the latter wins.
+    Read the resource attributes that `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` declare; the latter
+    wins.
 
     Raises:
         SettingsError: An item is not `key=value`.
@@ -125,7 +138,11 @@ def declared_resource(environ: Mapping[str, str]) -> dict[str, str]:
     for item in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
         key, equals, value = (part.strip() for part in item.partition("="))
         if item.strip() and not (key and equals):
-            raise _refusal("OTEL_RESOURCE_ATTRIBUTES", item, 'items such as "deployment.environment.name=staging", with commas between')
+            raise _refusal(
+                "OTEL_RESOURCE_ATTRIBUTES",
+                item,
+                'items such as "deployment.environment.name=staging", with commas between',
+            )
         if value:
             declared[key] = unquote(value)
     if name := environ.get("OTEL_SERVICE_NAME", "").strip():
@@ -134,7 +151,7 @@ def declared_resource(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def excluded_urls(environ: Mapping[str, str]) -> str:
-    """Return the regular expressions, with commas between, of URLs whose requests to FastAPI make no spans."""
+    """Return regular expressions, with commas between, of URLs whose requests make no server spans."""
     return _first(environ, ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS"))[0]
 
 
@@ -156,9 +173,11 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
 
 def _protocol(environ: Mapping[str, str]) -> Protocol:
     value, name = _first(environ, _otlp("PROTOCOL"))
-    if value not in ("", "http/protobuf", "grpc"):
-        raise _refusal(name, value, '"http/protobuf" (the default) or "grpc"')
-    return cast("Protocol", value or "http/protobuf")
+    if value in ("", "http/protobuf"):
+        return "http/protobuf"
+    if value == "grpc":
+        return "grpc"
+    raise _refusal(name, value, '"http/protobuf" (the default) or "grpc"')
 
 
 def _endpoint(value: str, name: str, protocol: Protocol) -> str:
@@ -221,7 +240,9 @@ def _check_batching(environ: Mapping[str, str]) -> None:
             sizes[name] = int(value)
     batch, queue = sizes["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"], sizes["OTEL_BSP_MAX_QUEUE_SIZE"]
     if batch > queue:
-        raise _refusal("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", str(batch), f"at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}")
+        raise _refusal(
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", str(batch), f"at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}"
+        )
 
 
 def _number(text: str) -> float:

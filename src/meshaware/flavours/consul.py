@@ -1,0 +1,26 @@
+"""Consul on Kubernetes: Envoy, run by consul-dataplane."""
+
+from __future__ import annotations
+
+import re
+
+from meshaware.flavours.flavour import Flavour, Mark
+
+__all__ = ["CONSUL"]
+
+_INJECTED = re.compile(r"^injected$")
+
+CONSUL = Flavour(
+    name="consul",
+    title="Consul",
+    # Not `/graceful_startup` on 20600: that answers 200 whether the proxy is ready or not.
+    # `localhost`, for on a dual-stack cluster consul-dataplane binds ::1 instead of 127.0.0.1.
+    ready_url="http://localhost:19000/ready",
+    admin_url="http://localhost:19000",
+    has_routes=True,
+    container="consul-dataplane",
+    marks=(
+        Mark("label", "consul.hashicorp.com/connect-inject-status", _INJECTED),
+        Mark("annotation", "consul.hashicorp.com/connect-inject-status", _INJECTED),
+    ),
+)

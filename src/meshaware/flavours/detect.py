@@ -1,0 +1,72 @@
+"""Which mesh this process is in, from what is known without asking anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from meshaware.flavours.flavour import Flavour
+from meshaware.flavours.istio import ISTIO
+from meshaware.flavours.none import NONE
+from meshaware.flavours.table import FLAVOURS
+
+__all__ = ["Detected", "detect"]
+
+
+class Detected(NamedTuple):
+    """
+    A mesh and what speaks for it.
+
+    Attributes:
+        flavour: The mesh.
+        reason: What says so, for people.
+        settled: False for a mere candidate: only a proxy that answers would prove it, and there may be none.
+    """
+
+    flavour: Flavour
+    reason: str
+    settled: bool
+
+
+def detect(
+    setting: str,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    in_kubernetes: bool,  # noqa: FBT001
+    *,
+    proxy_declared: bool = False,
+) -> Detected:
+    """
+    Tell which mesh this process is in; pure.
+
+    No mesh puts a variable into the application's container, so there is only: what was asked for, the pod's labels
+    and annotations where the application mounts them, and where the process runs.
+
+    Args:
+        setting: `MeshSettings.mesh`; anything but `auto` is believed.
+        labels: All labels of the pod; empty if they are not known.
+        annotations: All annotations of the pod; empty if they are not known.
+        in_kubernetes: Whether this process runs in a pod.
+        proxy_declared: Whether somebody has told where a proxy answers (`MESHAWARE_READY_URL`): then there is one.
+
+    Raises:
+        ValueError: The setting names no mesh.
+    """
+    if setting != "auto":
+        if setting not in FLAVOURS:
+            known = ", ".join(["auto", *FLAVOURS])
+            raise ValueError(f"mesh={setting[:64]!r} is no mesh that meshaware knows; write one of {known}")
+        return Detected(FLAVOURS[setting], f"mesh={setting} is set", settled=True)
+    for flavour in FLAVOURS.values():
+        for mark in flavour.marks:
+            if mark.fits(labels, annotations):
+                return Detected(flavour, f"the pod has the {mark.kind} {mark.name}", settled=True)
+    if proxy_declared:
+        return Detected(ISTIO, "the address of a proxy is set and no other mesh shows", settled=True)
+    if labels or annotations:
+        return Detected(NONE, "the pod's labels and annotations name no mesh", settled=True)
+    if in_kubernetes:
+        return Detected(
+            ISTIO, "in Kubernetes, but the pod's labels and annotations are not known", settled=False
+        )
+    return Detected(NONE, "not in Kubernetes, and no mesh is set", settled=True)

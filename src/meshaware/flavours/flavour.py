@@ -1,0 +1,61 @@
+"""What a mesh can do differently, as data: the one shape that every file of this room fills in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+__all__ = ["Flavour", "Mark"]
+
+
+class Mark(NamedTuple):
+    """
+    A label or an annotation that shows which mesh a pod is in.
+
+    Attributes:
+        kind: Where to look.
+        name: Its name.
+        value: What must be found somewhere in its value.
+    """
+
+    kind: Literal["label", "annotation"]
+    name: str
+    value: re.Pattern[str]
+
+    def fits(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
+        """Whether these labels and annotations of a pod bear the mark."""
+        found = (labels if self.kind == "label" else annotations).get(self.name)
+        return found is not None and self.value.search(found) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """
+    One mesh, or the absence of one.
+
+    Attributes:
+        name: As `MESHAWARE_MESH` has it.
+        title: As a person has it.
+        ready_url: Answers 2xx once the proxy beside this process takes calls; None where there is nothing to wait for.
+        ready_fallback_url: Asked where nothing listens at `ready_url`, or None.
+        admin_url: Envoy's admin, without a path; None where the proxy is no Envoy or keeps its admin to itself.
+        has_routes: Whether that admin's `/config_dump` tells the routes of outbound calls.
+        container: The proxy's container in the pod, for messages; None where the pod has none.
+        marks: What shows that a pod is in this mesh; one is enough.
+    """
+
+    name: str
+    title: str
+    ready_url: str | None = None
+    ready_fallback_url: str | None = None
+    admin_url: str | None = None
+    has_routes: bool = False
+    container: str | None = None
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def gates(self) -> bool:
+        """Whether there is anything to wait for before the first call."""
+        return self.ready_url is not None

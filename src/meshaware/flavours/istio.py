@@ -1,0 +1,26 @@
+"""Istio with a sidecar in the pod."""
+
+from __future__ import annotations
+
+import re
+
+from meshaware.flavours.flavour import Flavour, Mark
+
+__all__ = ["ISTIO"]
+
+ISTIO = Flavour(
+    name="istio",
+    title="Istio (sidecar)",
+    # Through Envoy itself: what `pilot-agent wait` and the kubelet ask. Envoy's own admin says LIVE earlier than that.
+    ready_url="http://localhost:15021/healthz/ready",
+    # The agent, which stands behind 15021, is all there is where gRPC speaks xDS itself and no Envoy runs.
+    ready_fallback_url="http://localhost:15020/healthz/ready",
+    admin_url="http://localhost:15000",
+    has_routes=True,
+    container="istio-proxy",
+    marks=(
+        # The injector writes it for every template; the proxyless gRPC one (`grpc-simple`) lists no istio-proxy.
+        Mark("annotation", "sidecar.istio.io/status", re.compile(r'"istio-proxy"')),
+        Mark("label", "security.istio.io/tlsMode", re.compile(r"^istio$")),
+    ),
+)

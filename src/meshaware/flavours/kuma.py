@@ -1,0 +1,23 @@
+"""Kuma and Kong Mesh: Envoy, run by kuma-dp."""
+
+from __future__ import annotations
+
+import re
+
+from meshaware.flavours.flavour import Flavour, Mark
+
+__all__ = ["KUMA"]
+
+# Since 2.14 Envoy's admin is a Unix socket inside the sidecar, so an application cannot read routes there.
+KUMA = Flavour(
+    name="kuma",
+    title="Kuma",
+    ready_url="http://localhost:9902/ready",
+    # Before 2.14, and later where the admin's Unix socket is switched off, readiness is Envoy's own.
+    ready_fallback_url="http://localhost:9901/ready",
+    container="kuma-sidecar",
+    marks=(
+        Mark("annotation", "kuma.io/sidecar-injected", re.compile(r"^(true|enabled)$")),
+        Mark("label", "kuma.io/mesh", re.compile(r".")),
+    ),
+)

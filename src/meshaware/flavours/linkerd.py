@@ -1,0 +1,22 @@
+"""Linkerd, whose proxy is not Envoy."""
+
+from __future__ import annotations
+
+import re
+
+from meshaware.flavours.flavour import Flavour, Mark
+
+__all__ = ["LINKERD"]
+
+LINKERD = Flavour(
+    name="linkerd",
+    title="Linkerd",
+    # 200 once the proxy has its certificate, and for ever after: no use as a sign of health later on.
+    ready_url="http://localhost:4191/ready",
+    container="linkerd-proxy",
+    marks=(
+        Mark("label", "linkerd.io/control-plane-ns", re.compile(r".")),
+        # `linkerd.io/inject` is only the wish, and is often the namespace's.
+        Mark("annotation", "linkerd.io/proxy-version", re.compile(r".")),
+    ),
+)

@@ -1,0 +1,21 @@
+"""All flavours by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from meshaware.flavours.ambient import AMBIENT
+from meshaware.flavours.consul import CONSUL
+from meshaware.flavours.flavour import Flavour
+from meshaware.flavours.istio import ISTIO
+from meshaware.flavours.kuma import KUMA
+from meshaware.flavours.linkerd import LINKERD
+from meshaware.flavours.none import NONE
+
+__all__ = ["FLAVOURS"]
+
+# The order in which a pod's metadata is read: a pod with a sidecar is not captured by ambient, whatever its label says.
+FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
+    {flavour.name: flavour for flavour in (ISTIO, LINKERD, CONSUL, KUMA, AMBIENT, NONE)}
+)

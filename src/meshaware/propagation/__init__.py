@@ -1,0 +1,18 @@
+"""
+Which headers of a request go on with the calls it causes, and to whom.
+
+    names      the names: sets of them, what is dangerous to carry, what cannot be carried
+    w3c, b3    whether a value is what its specification says
+    fitness    of what came in, what may go out
+    headers    HeaderSet: which names this service carries
+    hosts      HostPolicy: who is inside the mesh
+    outgoing   what a request gets, given what it has and what is carried
+    spans      the trace headers of OpenTelemetry's live span
+    context    what this task or thread carries: bind_headers, outbound_headers
+
+Nothing here does I/O, and nothing outside the standard library is imported before it is in use.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

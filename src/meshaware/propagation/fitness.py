@@ -1,0 +1,131 @@
+"""
+Of what came in, what may go out: each name once, each value as its specification says, all of it bounded.
+
+The values were written by whoever called, so each is hostile until looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from meshaware.propagation import b3, w3c
+from meshaware.propagation.names import (
+    B3,
+    BAGGAGE,
+    TRACEPARENT,
+    TRACESTATE,
+    X_B3_FLAGS,
+    X_B3_PARENTSPANID,
+    X_B3_SAMPLED,
+    X_B3_SPANID,
+    X_B3_TRACEID,
+    Pair,
+)
+
+__all__ = ["MAX_COUNT", "MAX_LIST", "MAX_TOTAL", "MAX_VALUE", "Rule", "fit", "rule_of", "valid_text"]
+
+MAX_VALUE = 4096
+"""Bytes of one value."""
+MAX_LIST = 8192
+"""Bytes of `tracestate` and of `baggage`, which must reach 512 and 8192 by their specifications."""
+MAX_TOTAL = 16384
+"""Bytes of all names and values together."""
+MAX_COUNT = 64
+"""Headers."""
+
+_BLANK = b" \t"
+# RFC 9110, 5.5: visible characters, blank and tab between them; bytes over 127 pass as they are.
+_TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+
+
+def valid_text(value: bytes) -> bool:
+    """Tell whether the bytes may stand in an HTTP header: no control characters, no line breaks."""
+    return not value.translate(None, _TEXT)
+
+
+class Rule(NamedTuple):
+    """What the value of a header must be."""
+
+    valid: Callable[[bytes], bool]
+    limit: int
+    says: str
+    """The rule in words, for the error where code gives a value that breaks it."""
+
+
+_PLAIN = Rule(valid_text, MAX_VALUE, "text without control characters and line breaks (RFC 9110, 5.5)")
+_RULES = {
+    TRACEPARENT: Rule(
+        w3c.valid_traceparent, MAX_VALUE, "00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower-case, identifiers not all zero"
+    ),
+    TRACESTATE: Rule(w3c.valid_tracestate, MAX_LIST, "key=value, up to 32 of them with commas between"),
+    BAGGAGE: Rule(valid_text, MAX_LIST, _PLAIN.says),
+    B3: Rule(
+        b3.valid_b3, MAX_VALUE, "<16 or 32 hex digits>-<16 hex digits>, then -0, -1 or -d, then -<16 hex digits>; or 0, 1 or d alone"
+    ),
+    X_B3_TRACEID: Rule(b3.valid_trace_id, MAX_VALUE, "16 or 32 lower-case hex digits, not all zero"),
+    X_B3_SPANID: Rule(b3.valid_span_id, MAX_VALUE, "16 lower-case hex digits, not all zero"),
+    X_B3_PARENTSPANID: Rule(b3.valid_span_id, MAX_VALUE, "16 lower-case hex digits, not all zero"),
+    X_B3_SAMPLED: Rule(b3.valid_sampled, MAX_VALUE, "0 or 1"),
+    X_B3_FLAGS: Rule(b3.valid_flags, MAX_VALUE, "0 or 1"),
+}
+_LISTS = (TRACESTATE, BAGGAGE)
+
+
+def rule_of(name: bytes) -> Rule:
+    """Return what the value of this header must be."""
+    return _RULES.get(name, _PLAIN)
+
+
+def fit(found: Iterable[Pair]) -> tuple[Pair, ...]:
+    """
+    Return what may go out of what came in: verbatim, each name once, in the order of arrival.
+
+    - Repeated lines of `tracestate` and `baggage` are joined with commas (RFC 9110, 5.3); of any other header the
+      first line that is not empty counts, but two of `traceparent` are none (W3C Trace Context).
+    - A value that breaks its rule is left out, and with it what means nothing alone: `tracestate` without
+      `traceparent`, one B3 identifier without the other.
+    - What does not fit into the bounds any more is left out.
+
+    Args:
+        found: Lower-case names with their values.
+    """
+    kept: dict[bytes, bytes] = {}
+    ambiguous = False
+    for name, line in found:
+        value = line.strip(_BLANK)
+        if not value:
+            continue
+        earlier = kept.get(name)
+        if earlier is None:
+            kept[name] = value
+        elif name in _LISTS:
+            # Once it is too long it stays so; growing on would let a thousand lines cost a million copies.
+            if len(earlier) <= MAX_LIST:
+                kept[name] = earlier + b"," + value
+        elif name == TRACEPARENT:
+            ambiguous = True
+    if ambiguous:
+        del kept[TRACEPARENT]
+    fitting: dict[bytes, bytes] = {}
+    total = 0
+    for name, value in kept.items():
+        rule = _RULES.get(name, _PLAIN)
+        if len(value) > rule.limit or not rule.valid(value):
+            continue
+        size = len(name) + len(value)
+        if total + size <= MAX_TOTAL and len(fitting) < MAX_COUNT:
+            total += size
+            fitting[name] = value
+    _drop_orphans(fitting)
+    return tuple(fitting.items())
+
+
+def _drop_orphans(headers: dict[bytes, bytes]) -> None:
+    if TRACESTATE in headers and TRACEPARENT not in headers:
+        del headers[TRACESTATE]
+    if (X_B3_TRACEID in headers) != (X_B3_SPANID in headers):
+        headers.pop(X_B3_TRACEID, None)
+        headers.pop(X_B3_SPANID, None)
+    if X_B3_PARENTSPANID in headers and X_B3_TRACEID not in headers:
+        del headers[X_B3_PARENTSPANID]

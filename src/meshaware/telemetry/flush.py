@@ -1,0 +1,97 @@
+"""
+Work that may hang, done where nobody has to wait for it longer than he wants to.
+
+The SDK's `force_flush(timeout)` ignores its timeout
+(https://github.com/open-telemetry/opentelemetry-python/issues/4568), an export to a collector that is silent
+takes 10 seconds, and to one that refuses nearly as long. So it is done by a thread that no exit of the
+process waits for. The thread is started early and kept, because Python 3.12 starts none while it exits,
+which is when it is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Event, Thread
+from weakref import WeakMethod
+
+__all__ = ["Errands"]
+
+_log = logging.getLogger("meshaware.telemetry")
+
+
+class _Errand:
+    """One piece of work, and whether it is done."""
+
+    __slots__ = ("done", "failed", "started", "work")
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.work = work
+        self.started = False
+        self.failed = False
+        self.done = Event()
+
+
+class Errands:
+    """
+    Runs work in one daemon thread, in order.
+
+    Safe to use from signal handlers: no lock is held that the interrupted code could hold too. In a forked
+    child the thread is started again and what was queued is the parent's.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+        restart = WeakMethod(self._start)
+
+        def after_fork() -> None:
+            if (start := restart()) is not None:
+                start()
+
+        os.register_at_fork(after_in_child=after_fork)
+
+    def _start(self) -> None:
+        self._queue: SimpleQueue[_Errand] = SimpleQueue()
+        self._last: _Errand | None = None
+        Thread(target=_run, args=(self._queue,), name="meshaware-telemetry", daemon=True).start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether work that was given earlier is still not done: it hangs, or somebody waits for it."""
+        return self._last is not None and not self._last.done.is_set()
+
+    def run(self, work: Callable[[], object], timeout: float) -> bool:
+        """
+        Have work done, and wait for it.
+
+        Work that hangs goes on hanging in the background, and what comes after it waits its turn; the same
+        work is queued once, however often it is asked for.
+
+        Args:
+            work: Called without arguments. An error it raises is logged, not raised.
+            timeout: Seconds to wait.
+
+        Returns:
+            Whether the work was done in time and without an error.
+        """
+        errand = self._last
+        if errand is None or errand.started or errand.work != work:
+            errand = _Errand(work)
+            self._last = errand
+            self._queue.put(errand)
+        return errand.done.wait(timeout) and not errand.failed
+
+
+def _run(queue: SimpleQueue[_Errand]) -> None:
+    while True:
+        errand = queue.get()
+        errand.started = True
+        try:
+            errand.work()
+        except Exception:  # noqa: BLE001 - a provider of somebody else may raise anything
+            errand.failed = True
+            _log.exception("telemetry: %r failed", errand.work)
+        finally:
+            errand.done.set()

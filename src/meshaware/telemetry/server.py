@@ -1,0 +1,145 @@
+"""
+OpenTelemetry's layer around an application: inside the mesh layer, outside the application's own middleware.
+
+The instrumentation packages are imported only when there is an application.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
+from typing import Any
+
+from opentelemetry.trace import Span, TracerProvider
+
+from meshaware.errors import SettingsError
+
+__all__ = ["instrument_app", "quiet_patterns"]
+
+_MARK = "_is_instrumented_by_opentelemetry"
+_NATIVE = "fastapi.telemetry"
+# A server span says that a message was received or sent; two more spans that say it again help nobody.
+_NOISE = ["receive", "send"]
+
+Layer = Callable[[Any], Any]
+
+
+def quiet_patterns(paths: Collection[str], root_path: str = "") -> list[str]:
+    """
+    Return regular expressions that match the URLs of exactly these paths, whatever the host.
+
+    Args:
+        paths: Such as `/livez`.
+        root_path: What a proxy puts before them.
+    """
+    root = f"(?:{re.escape(root_path.rstrip('/'))})?"
+    # The instrumentation takes them in one string, with commas between.
+    return [rf"^[a-z]+://[^/]*{root}{re.escape(path)}\Z".replace(",", r"\x2c") for path in paths]
+
+
+def instrument_app(
+    app: Any, provider: TracerProvider, quiet: Collection[str] = (), excluded_urls: str = ""
+) -> bool:
+    """
+    Have each request to a FastAPI or Starlette application make one server span.
+
+    It may be called before or after somebody wraps the application's middleware stack: the layer goes where the
+    application's own stack begins. FastAPI's native telemetry (0.142 and newer) steps aside by itself, and is
+    told to in FastAPI applications that are mounted.
+
+    Args:
+        app: The application.
+        provider: Where the spans go.
+        quiet: Paths whose requests make no spans.
+        excluded_urls: Further URLs whose requests make none: regular expressions with commas between.
+
+    Returns:
+        False where the application was instrumented already.
+
+    Raises:
+        SettingsError: The object is no such application.
+    """
+    if not (hasattr(app, "build_middleware_stack") and hasattr(app, "router")):
+        raise SettingsError(
+            f"app={repr(app)[:200]} cannot be instrumented: give the FastAPI application itself, not what"
+            " wraps it; wrap any other ASGI application in"
+            " opentelemetry.instrumentation.asgi.OpenTelemetryMiddleware"
+        )
+    if getattr(app, _MARK, False):
+        return False
+    patterns = [
+        *([excluded_urls] if excluded_urls else []),
+        *quiet_patterns(quiet, str(getattr(app, "root_path", ""))),
+    ]
+    arguments: dict[str, Any] = {
+        "tracer_provider": provider,
+        "excluded_urls": ",".join(patterns),
+        "exclude_spans": _NOISE,
+        "server_request_hook": _silence_mounted,
+    }
+    is_fastapi = any(cls.__module__.partition(".")[0] == "fastapi" for cls in type(app).__mro__)
+    build: Callable[[], Any] = app.build_middleware_stack
+    layer = _fastapi_layer(app, arguments) if is_fastapi else _starlette_layer(app, arguments)
+    # What `FastAPIInstrumentor.uninstrument_app` puts back.
+    app._original_build_middleware_stack = build  # noqa: SLF001
+    app.build_middleware_stack = lambda: _insert(build(), layer)
+    if app.middleware_stack is not None:
+        app.middleware_stack = _insert(app.middleware_stack, layer)
+    return True
+
+
+def _insert(stack: Any, layer: Layer) -> Any:
+    """Put a layer around the ServerErrorMiddleware that a stack begins with, under the layers of others."""
+    errors: type[Any] = import_module("starlette.middleware.errors").ServerErrorMiddleware
+    parent, core = None, stack
+    while not isinstance(core, errors) and hasattr(core, "app"):
+        parent, core = core, core.app
+    if parent is None or not isinstance(core, errors):
+        return layer(stack)
+    parent.app = layer(core)
+    return stack
+
+
+def _fastapi_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
+    """Let the instrumentation change the application, and take from it what it makes of a stack."""
+    build = app.build_middleware_stack
+    cores: list[Any] = []
+    app.build_middleware_stack = cores.pop
+    try:
+        contrib = import_module("opentelemetry.instrumentation.fastapi")
+        contrib.FastAPIInstrumentor.instrument_app(app, **arguments)
+        instrumented: Callable[[], Any] = app.build_middleware_stack
+    finally:
+        app.build_middleware_stack = build
+
+    def layer(core: Any) -> Any:
+        cores.append(core)
+        return instrumented()
+
+    return layer
+
+
+def _starlette_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
+    middleware = import_module("opentelemetry.instrumentation.asgi").OpenTelemetryMiddleware
+    full = import_module("starlette.routing").Match.FULL
+    sanitize: Callable[[str], str] = import_module("opentelemetry.util.http").sanitize_method
+
+    def details(scope: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+        method = "WS" if scope["type"] == "websocket" else sanitize(scope["method"]).replace("_OTHER", "HTTP")
+        for route in app.routes:
+            if route.matches(scope)[0] is full and (path := getattr(route, "path", None)):
+                return f"{method} {path}", {"http.route": path}
+        return method, {}
+
+    setattr(app, _MARK, True)
+    return lambda core: middleware(core, default_span_details=details, **arguments)
+
+
+def _silence_mounted(_: Span, scope: dict[str, Any]) -> None:
+    """
+    Keep a mounted FastAPI application from making a second server span.
+
+    With this key in the scope it takes the request for one that is looked after.
+    """
+    scope[_NATIVE] = None

@@ -1,0 +1,19 @@
+"""`python -m tests.benchmarks`: every benchmark, as ratios within one run."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from tests.benchmarks import bench_client, bench_middleware
+
+
+def main() -> None:
+    print(f"CPython {platform.python_version()} on {platform.machine()}; medians of interleaved rounds")
+    for benchmark in (bench_middleware, bench_client):
+        print()
+        benchmark.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
