@@ -56,6 +56,15 @@ def late_byte_then_silence(conversation: Conversation) -> None:
     conversation.stay_silent()
 
 
+def long_stream(conversation: Conversation) -> None:
+    """Longer than the budget, and never silent for long."""
+    conversation.read_request()
+    conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n")
+    for _ in range(8):
+        conversation.stay_silent(0.1)
+        conversation.send(b"x")
+
+
 STALLS: list[Script] = [stall_head, dribble_head, stall_body, dribble_body, late_byte_then_silence]
 
 
@@ -253,16 +262,13 @@ async def test_the_same_request_sent_again_has_its_whole_budget(
 
 
 @pytest.mark.anyio
-async def test_where_the_mesh_bounds_nothing_a_stream_may_run(peer: Callable[[Script], Peer]) -> None:
-    """The default bounds the headers and each silence, not a stream's length."""
-    async with (
-        create_async_client(settings_for(peer(dribble_body)), routes=RouteTable.empty()) as client,
-        client.stream("GET", URL) as response,
-    ):
-        begin = time.monotonic()
-        async for _ in response.aiter_raw():
-            if time.monotonic() - begin > BUDGET + SLACK:
-                break
+async def test_where_the_mesh_bounds_nothing_a_stream_may_run(
+    peer: Callable[[Script], Peer], routes: Callable[..., RouteTable]
+) -> None:
+    """What the settings declare bounds the headers and each silence, not a stream's length."""
+    settings = settings_for(peer(long_stream), timeout=0.3)
+    async with create_async_client(settings, routes=routes()) as client:
+        assert (await client.get(URL)).text == "x" * 8
 
 
 @pytest.mark.parametrize("mode", ["observe", "off"])
@@ -342,10 +348,13 @@ async def test_timeout_none_still_has_the_budget(peer: Callable[[Script], Peer],
 @pytest.mark.anyio
 async def test_a_detached_call_outlives_budget_and_deadline(peer: Callable[[Script], Peer], table: RouteTable) -> None:
     """For streams that are meant to last."""
-    async with create_async_client(settings_for(peer(dribble_body)), routes=table) as client:
-        begin = time.monotonic()
+    async with create_async_client(settings_for(peer(long_stream)), routes=table) as client:
         with limit(0.1):
-            async with client.stream("GET", URL, extensions=call_options(detached=True)) as response:
-                async for _ in response.aiter_raw():
-                    if time.monotonic() - begin > BUDGET + SLACK:
-                        break
+            response = await client.get(URL, extensions=call_options(detached=True))
+        assert response.text == "x" * 8
+
+
+def test_a_detached_synchronous_call_too(peer: Callable[[Script], Peer], table: RouteTable) -> None:
+    """As the asynchronous one."""
+    with create_client(settings_for(peer(long_stream)), routes=table) as client, limit(0.1):
+        assert client.get(URL, extensions=call_options(detached=True)).text == "x" * 8

@@ -51,8 +51,8 @@ def test_the_host_is_the_one_that_was_called(peer: Callable[[Script], Peer]) -> 
     """The sidecar routes on it, wherever the connection leads."""
     upstream = peer(answer())
     with create_client(settings_for(upstream), routes=RouteTable.empty()) as client:
-        client.get("http://inventory.shop:8080/items?a=1")
-    assert (b"host", b"inventory.shop:8080") in upstream.headers()
+        client.get("http://inventory.shop.svc:8080/items?a=1")
+    assert (b"host", b"inventory.shop.svc:8080") in upstream.headers()
     assert upstream.requests[0].startswith(b"GET /items?a=1 HTTP/1.1\r\n")
 
 

@@ -39,15 +39,15 @@ def detect(
     """
     Tell which mesh this process is in; pure.
 
-    No mesh puts a variable into the application's container, so there is only: what was asked for, the pod's labels
-    and annotations where the application mounts them, and where the process runs.
+    No mesh puts a variable into the application's container, so there is only: what was asked for, the pod's
+    labels and annotations where the application mounts them, and where the process runs.
 
     Args:
         setting: `MeshSettings.mesh`; anything but `auto` is believed.
         labels: All labels of the pod; empty if they are not known.
         annotations: All annotations of the pod; empty if they are not known.
         in_kubernetes: Whether this process runs in a pod.
-        proxy_declared: Whether somebody has told where a proxy answers (`MESHAWARE_READY_URL`): then there is one.
+        proxy_declared: Whether the address of a proxy is set (`MESHAWARE_READY_URL`): then there is one.
 
     Raises:
         ValueError: The setting names no mesh.

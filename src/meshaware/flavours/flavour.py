@@ -38,9 +38,9 @@ class Flavour:
     Attributes:
         name: As `MESHAWARE_MESH` has it.
         title: As a person has it.
-        ready_url: Answers 2xx once the proxy beside this process takes calls; None where there is nothing to wait for.
+        ready_url: Answers 2xx once the proxy beside this process takes calls; None: nothing to wait for.
         ready_fallback_url: Asked where nothing listens at `ready_url`, or None.
-        admin_url: Envoy's admin, without a path; None where the proxy is no Envoy or keeps its admin to itself.
+        admin_url: Envoy's admin, without a path; None if the proxy is no Envoy or keeps its admin to itself.
         has_routes: Whether that admin's `/config_dump` tells the routes of outbound calls.
         container: The proxy's container in the pod, for messages; None where the pod has none.
         marks: What shows that a pod is in this mesh; one is enough.

@@ -11,7 +11,7 @@ __all__ = ["ISTIO"]
 ISTIO = Flavour(
     name="istio",
     title="Istio (sidecar)",
-    # Through Envoy itself: what `pilot-agent wait` and the kubelet ask. Envoy's own admin says LIVE earlier than that.
+    # Through Envoy itself: what `pilot-agent wait` and the kubelet ask. Envoy's own admin says LIVE earlier.
     ready_url="http://localhost:15021/healthz/ready",
     # The agent, which stands behind 15021, is all there is where gRPC speaks xDS itself and no Envoy runs.
     ready_fallback_url="http://localhost:15020/healthz/ready",
@@ -19,7 +19,7 @@ ISTIO = Flavour(
     has_routes=True,
     container="istio-proxy",
     marks=(
-        # The injector writes it for every template; the proxyless gRPC one (`grpc-simple`) lists no istio-proxy.
+        # Every template writes it; the one for gRPC without any proxy (`grpc-simple`) lists no istio-proxy.
         Mark("annotation", "sidecar.istio.io/status", re.compile(r'"istio-proxy"')),
         Mark("label", "security.istio.io/tlsMode", re.compile(r"^istio$")),
     ),

@@ -15,7 +15,7 @@ from meshaware.flavours.none import NONE
 
 __all__ = ["FLAVOURS"]
 
-# The order in which a pod's metadata is read: a pod with a sidecar is not captured by ambient, whatever its label says.
+# In the order in which a pod's metadata is read: ambient does not capture a pod that has a sidecar.
 FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
     {flavour.name: flavour for flavour in (ISTIO, LINKERD, CONSUL, KUMA, AMBIENT, NONE)}
 )

@@ -1,8 +1,9 @@
 """
 Whether the B3 headers are what their specification says, both the single `b3` and the several `x-b3-*`.
 
-Source: https://github.com/openzipkin/b3-propagation. Identifiers are lower-case hexadecimal, trace identifiers of 64
-or 128 bits. A sampling decision may stand alone, and a missing one leaves the decision to the receiver.
+Source: https://github.com/openzipkin/b3-propagation. Identifiers are lower-case hexadecimal, trace
+identifiers of 64 or 128 bits. A sampling decision may stand alone, and a missing one leaves the decision to
+the receiver.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _match_b3 = re.compile(
 
 
 def valid_b3(value: bytes) -> bool:
-    """Tell whether a single `b3` header is well-formed: identifiers with what may follow, or a decision alone."""
+    """
+    Tell whether a single `b3` header is well-formed: identifiers with what may follow, or a decision alone.
+    """
     return _match_b3(value) is not None
 
 

@@ -56,12 +56,16 @@ class Rule(NamedTuple):
 _PLAIN = Rule(valid_text, MAX_VALUE, "text without control characters and line breaks (RFC 9110, 5.5)")
 _RULES = {
     TRACEPARENT: Rule(
-        w3c.valid_traceparent, MAX_VALUE, "00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower-case, identifiers not all zero"
+        w3c.valid_traceparent,
+        MAX_VALUE,
+        "00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower-case, identifiers not all zero",
     ),
     TRACESTATE: Rule(w3c.valid_tracestate, MAX_LIST, "key=value, up to 32 of them with commas between"),
     BAGGAGE: Rule(valid_text, MAX_LIST, _PLAIN.says),
     B3: Rule(
-        b3.valid_b3, MAX_VALUE, "<16 or 32 hex digits>-<16 hex digits>, then -0, -1 or -d, then -<16 hex digits>; or 0, 1 or d alone"
+        b3.valid_b3,
+        MAX_VALUE,
+        "<16 or 32 hex digits>-<16 hex digits>, then -0, -1 or -d, then -<16 hex digits>; or 0, 1 or d alone",
     ),
     X_B3_TRACEID: Rule(b3.valid_trace_id, MAX_VALUE, "16 or 32 lower-case hex digits, not all zero"),
     X_B3_SPANID: Rule(b3.valid_span_id, MAX_VALUE, "16 lower-case hex digits, not all zero"),
@@ -81,8 +85,8 @@ def fit(found: Iterable[Pair]) -> tuple[Pair, ...]:
     """
     Return what may go out of what came in: verbatim, each name once, in the order of arrival.
 
-    - Repeated lines of `tracestate` and `baggage` are joined with commas (RFC 9110, 5.3); of any other header the
-      first line that is not empty counts, but two of `traceparent` are none (W3C Trace Context).
+    - Repeated lines of `tracestate` and `baggage` are joined with commas (RFC 9110, 5.3); of any other
+      header the first line that is not empty counts, but two of `traceparent` are none (W3C Trace Context).
     - A value that breaks its rule is left out, and with it what means nothing alone: `tracestate` without
       `traceparent`, one B3 identifier without the other.
     - What does not fit into the bounds any more is left out.
@@ -90,6 +94,21 @@ def fit(found: Iterable[Pair]) -> tuple[Pair, ...]:
     Args:
         found: Lower-case names with their values.
     """
+    fitting: dict[bytes, bytes] = {}
+    total = 0
+    for name, value in _one_each(found).items():
+        rule = _RULES.get(name, _PLAIN)
+        if len(value) > rule.limit or not rule.valid(value):
+            continue
+        size = len(name) + len(value)
+        if total + size <= MAX_TOTAL and len(fitting) < MAX_COUNT:
+            total += size
+            fitting[name] = value
+    _drop_orphans(fitting)
+    return tuple(fitting.items())
+
+
+def _one_each(found: Iterable[Pair]) -> dict[bytes, bytes]:
     kept: dict[bytes, bytes] = {}
     ambiguous = False
     for name, line in found:
@@ -107,18 +126,7 @@ def fit(found: Iterable[Pair]) -> tuple[Pair, ...]:
             ambiguous = True
     if ambiguous:
         del kept[TRACEPARENT]
-    fitting: dict[bytes, bytes] = {}
-    total = 0
-    for name, value in kept.items():
-        rule = _RULES.get(name, _PLAIN)
-        if len(value) > rule.limit or not rule.valid(value):
-            continue
-        size = len(name) + len(value)
-        if total + size <= MAX_TOTAL and len(fitting) < MAX_COUNT:
-            total += size
-            fitting[name] = value
-    _drop_orphans(fitting)
-    return tuple(fitting.items())
+    return kept
 
 
 def _drop_orphans(headers: dict[bytes, bytes]) -> None:

@@ -34,7 +34,10 @@ class HeaderSet:
     __slots__ = ("_names", "_prefixes")
 
     DEFAULT: ClassVar[HeaderSet]
-    """`w3c`, `b3`, `envoy` and `routing`: what Istio asks applications to pass on, and `x-user-type` and `x-canary`."""
+    """
+    `w3c`, `b3`, `envoy` and `routing`: what Istio asks applications to pass on, and `x-user-type` and
+    `x-canary`.
+    """
 
     def __init__(self, names: Iterable[bytes] = (), prefixes: Iterable[bytes] = ()) -> None:
         self._names = frozenset(names)
@@ -43,17 +46,19 @@ class HeaderSet:
     @classmethod
     def parse(cls, names: Iterable[str]) -> HeaderSet:
         """
-        Read what `MESHAWARE_HEADERS` names, and that only: `HeaderSet.DEFAULT | HeaderSet.parse(settings.headers)`.
+        Read what `MESHAWARE_HEADERS` names, and that only: `HeaderSet.DEFAULT |
+        HeaderSet.parse(settings.headers)`.
 
-        Naming `authorization`, `cookie`, `x-forwarded-client-cert`, `x-envoy-...`, `l5d-...` or another header that
-        is dangerous to carry gives a `DangerousHeaderWarning`, once for each name.
+        Naming `authorization`, `cookie`, `x-forwarded-client-cert`, `x-envoy-...`, `l5d-...` or another
+        header that is dangerous to carry gives a `DangerousHeaderWarning`, once for each name.
 
         Args:
-            names: Sets (`w3c`, `b3`, `envoy`, `routing`, `vendors`), names (`x-tenant`) and prefixes (`x-shop-*`), in
-                any case; or one string with commas between.
+            names: Sets (`w3c`, `b3`, `envoy`, `routing`, `vendors`), names (`x-tenant`) and prefixes
+                (`x-shop-*`), in any case; or one string with commas between.
 
         Raises:
-            SettingsError: Something else, or a header that cannot be carried: of a connection or of one message.
+            SettingsError: Something else, or a header that cannot be carried: of a connection or of one
+                message.
         """
         items = names.split(",") if isinstance(names, str) else names
         wanted: set[bytes] = set()
@@ -128,13 +133,15 @@ def _is_free(name: bytes) -> bool:
 def _name(item: str, word: str) -> bytes:
     if not _TOKEN.fullmatch(word):
         raise SettingsError(
-            f"MESHAWARE_HEADERS names {_shown(item)}: that is no header name. Write a set ({', '.join(SETS)}),"
+            f"MESHAWARE_HEADERS names {_shown(item)}: no header name. Write a set ({', '.join(SETS)}),"
             " a name (x-tenant) or a prefix that ends in a dash and an asterisk (x-shop-*)"
         )
     name = word.encode()
     reason = obstacle(name)
     if reason is not None:
-        raise SettingsError(f"MESHAWARE_HEADERS names {_shown(item)}, which cannot be carried: {reason}. Take it out")
+        raise SettingsError(
+            f"MESHAWARE_HEADERS names {_shown(item)}, which cannot be carried: {reason}. Take it out"
+        )
     warn_of(name, "MESHAWARE_HEADERS", stacklevel=3)
     return name
 
@@ -142,16 +149,18 @@ def _name(item: str, word: str) -> bytes:
 def _prefix(item: str, word: str) -> bytes:
     if not _TOKEN.fullmatch(word) or word in ("-", "x-"):
         raise SettingsError(
-            f"MESHAWARE_HEADERS names {_shown(item)}: too much begins like that. Name more of the prefix (x-shop-*)"
+            f"MESHAWARE_HEADERS names {_shown(item)}: too much begins like that. Name more of it (x-shop-*)"
         )
     prefix = word.encode()
     reason = obstacle(prefix)
     if reason is not None:
-        raise SettingsError(f"MESHAWARE_HEADERS names {_shown(item)}, which cannot be carried: {reason}. Take it out")
+        raise SettingsError(
+            f"MESHAWARE_HEADERS names {_shown(item)}, which cannot be carried: {reason}. Take it out"
+        )
     reason = danger(prefix)
     if reason is not None:
         raise SettingsError(
-            f"MESHAWARE_HEADERS names {_shown(item)}: {reason}. Such headers are carried only where each is named in full"
+            f"MESHAWARE_HEADERS names {_shown(item)}: {reason}. Name each of such headers in full"
         )
     return prefix
 

@@ -35,13 +35,14 @@ class HostPolicy:
     """
     Tells which hosts are inside the mesh: those that get the headers of a request.
 
-    Inside are single labels (`orders`), `*.svc`, everything under the cluster's domain, `*.svc.clusterset.local`, and
-    what is listed. Everything else is outside; so are `localhost` and every address, unless listed. A name of two
-    labels (`orders.shop`) is outside as well: it may be a public one. Port, case and a dot at the end do not matter.
+    Inside are single labels (`orders`), `*.svc`, everything under the cluster's domain,
+    `*.svc.clusterset.local`, and what is listed. Everything else is outside; so are `localhost` and every
+    address, unless listed. A name of two labels (`orders.shop`) is outside as well: it may be a public one.
+    Port, case and a dot at the end do not matter.
 
     Args:
-        mesh_hosts: Further hosts (`api.corp.example`), suffixes (`.corp.example` or `*.corp.example`: everything under
-            it, not itself), addresses and networks (`10.0.0.7`, `fd00::/8`).
+        mesh_hosts: Further hosts (`api.corp.example`), suffixes (`.corp.example` or `*.corp.example`:
+            everything under it, not itself), addresses and networks (`10.0.0.7`, `fd00::/8`).
         cluster_domain: DNS domain of the cluster.
 
     Raises:
@@ -116,7 +117,9 @@ class HostPolicy:
         except ValueError:
             return False
         mapped = getattr(address, "ipv4_mapped", None)
-        return any(address in network or (mapped is not None and mapped in network) for network in self._networks)
+        return any(
+            address in network or (mapped is not None and mapped in network) for network in self._networks
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HostPolicy) and self._identity() == other._identity()
@@ -139,7 +142,8 @@ def _name_of(host: str | bytes) -> str | None:
     text = (host.decode("ascii") if isinstance(host, bytes) else host).lower()
     if text.startswith("["):
         inner, bracket, port = text[1:].partition("]")
-        return inner if bracket and ":" in inner and _ADDRESS.fullmatch(inner) and _PORT.fullmatch(port) else None
+        complete = bracket and ":" in inner and _ADDRESS.fullmatch(inner) and _PORT.fullmatch(port)
+        return inner if complete else None
     if text.count(":") > 1:
         return text if _ADDRESS.fullmatch(text) else None
     name, colon, port = text.partition(":")
@@ -163,10 +167,10 @@ def _network(item: str, word: str) -> _Network:
 
 
 def _refuse(item: str, cause: ValueError | None = None) -> NoReturn:
-    hint = "a network names no host: 10.0.0.0/8" if cause else "no scheme, port or path; xn-- for names that are not ASCII"
+    hint = "a network has no host: 10.0.0.0/8" if cause else "no scheme, port or path; xn-- where not ASCII"
     raise SettingsError(
-        f"MESHAWARE_MESH_HOSTS names {_shown(item)}. Write a host (api.corp.example), a suffix (.corp.example), an"
-        f" address or a network ({hint})"
+        f"MESHAWARE_MESH_HOSTS names {_shown(item)}. Write a host (api.corp.example), a suffix"
+        f" (.corp.example), an address or a network ({hint})"
     ) from cause
 
 

@@ -1,4 +1,6 @@
-"""The names of headers: the sets that are carried by name, and those that are dangerous or impossible to carry."""
+"""
+The names of headers: the sets that are carried by name, and those that are dangerous or impossible to carry.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ __all__ = [
     "B3",
     "BAGGAGE",
     "GUARDED",
+    "POSITIONS",
     "REQUEST_ID",
     "SETS",
     "TRACEPARENT",
@@ -65,7 +68,10 @@ SETS = MappingProxyType(
 """Sets that `MESHAWARE_HEADERS` may name."""
 
 TRACE_NAMES = SETS["w3c"] - {BAGGAGE} | SETS["b3"] | _VENDORS
-"""Headers that say where in which trace a request stands: they are replaced together or not at all."""
+"""Headers that tell of a request's trace: they are replaced together or not at all."""
+
+POSITIONS = frozenset({TRACEPARENT, B3, X_B3_TRACEID, X_B3_SPANID})
+"""Headers of which one is enough to say where in which trace a request stands."""
 
 _STEERS = "it steers the next proxy the way your caller wanted its own steered: timeouts, retries, tracing"
 _NAMES_CALLER = "the next proxy appends to it and takes what stands first for the caller's address"
@@ -82,7 +88,10 @@ GUARDED = MappingProxyType(
         b"l5d-": _STEERS,
     }
 )
-"""Carried only where named one by one, with the reason why that is dangerous; a name that ends in `-` is a prefix."""
+"""
+Carried only where named one by one, with the reason why that is dangerous; a name that ends in `-` is a
+prefix.
+"""
 
 _IMPOSSIBLE = frozenset(
     {
@@ -115,7 +124,9 @@ def obstacle(name: bytes) -> str | None:
         name: The header's name, lower-case; a prefix counts as the names it stands for.
     """
     if name in _IMPOSSIBLE or name.startswith(_IMPOSSIBLE_PREFIXES):
-        return "it belongs to one message or one connection (RFC 9110, 7.6.1), not to what that message causes"
+        return (
+            "it belongs to one message or one connection (RFC 9110, 7.6.1), not to what that message causes"
+        )
     return None
 
 

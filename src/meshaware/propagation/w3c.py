@@ -1,8 +1,8 @@
 """
 Whether `traceparent` and `tracestate` are what W3C Trace Context says.
 
-Source: https://www.w3.org/TR/trace-context-2/. Level 2 lets a key of `tracestate` begin with a digit and hold `@`
-anywhere else, which level 1 allowed in one form only; whatever level 1 accepts, level 2 accepts.
+Source: https://www.w3.org/TR/trace-context-2/. Level 2 lets a key of `tracestate` begin with a digit and
+hold `@` anywhere else, which level 1 allowed in one form only; whatever level 1 accepts, level 2 accepts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _TRACESTATE = re.compile(_SPACED + rb"(?:," + _SPACED + rb")*+")
 
 
 def valid_traceparent(value: bytes) -> bool:
-    """Tell whether the value names a position in a trace; versions to come count by what they share with 00."""
+    """
+    Tell whether the value names a position in a trace; versions to come count by what they share with 00.
+    """
     return _TRACEPARENT.fullmatch(value) is not None
 
 

@@ -27,6 +27,8 @@ _CHUNK = 1 << 16
 _MAX_HEADER_BYTES = 1 << 15
 _SHOWN_URL = 200
 _SHOWN_BYTES = 40
+# What h11 would answer if it were a server whose peer sends such headers.
+_HEADERS_TOO_LARGE = 431
 
 
 class AdminReply(NamedTuple):
@@ -129,6 +131,8 @@ class _Exchange:
             self._wire.receive_data(data)
             reply = self._events()
         except h11.RemoteProtocolError as error:
+            if error.error_status_hint == _HEADERS_TOO_LARGE:
+                raise self._too_large() from error
             if not data:
                 raise self._cut_off() from error
             raise SidecarUnavailable(

@@ -1,9 +1,9 @@
 """
 The errors that a mesh's proxy makes itself, one row a cause: pure data.
 
-Sources: Envoy's `source/common/router/router.cc`, `source/common/http/conn_manager_impl.cc`, `resetReasonToString` in
-`source/common/http/utility.cc` and the filters under `source/extensions/filters/http`; for Linkerd
-`linkerd/app/{inbound,outbound}/src/http` of linkerd2-proxy.
+Sources: Envoy's `source/common/router/router.cc`, `source/common/http/conn_manager_impl.cc`,
+`resetReasonToString` in `source/common/http/utility.cc` and the filters under
+`source/extensions/filters/http`; for Linkerd `linkerd/app/{inbound,outbound}/src/http` of linkerd2-proxy.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from typing import NamedTuple
 
 __all__ = ["ANYTHING", "CAUSES", "LINKERD_CAUSES", "Cause", "LinkerdCause"]
 
+ANYTHING = re.compile(rb"")
+
 
 class Cause(NamedTuple):
     """
     One of Envoy's local replies.
 
     Attributes:
-        reason: As in `Reply`.
+        reason: A few fixed words.
         statuses: The statuses it comes with; none is any error.
         text: The whole body, or its beginning.
-        rest: What the body goes on with somewhere; None if `text` is all of it.
+        hint: What to check next where the own sidecar says so.
+        peer_hint: What to check next where the peer's says so; None if it is the same.
+        rest: What the body has besides; None if `text` is all of it.
         header: A header that it comes with, or None.
-        hint: What to check where the own sidecar says so.
-        peer_hint: What to check where the peer's says so; None if it is the same.
     """
 
     reason: str
@@ -38,7 +40,15 @@ class Cause(NamedTuple):
 
 
 class LinkerdCause(NamedTuple):
-    """One of the errors that Linkerd's proxy names in `l5d-proxy-error`."""
+    """
+    One of the errors that Linkerd's proxy names in `l5d-proxy-error`.
+
+    Attributes:
+        reason: A few fixed words.
+        status: The status it comes with; None is any error.
+        text: A part of the header's value, in lower case.
+        hint: What to check next.
+    """
 
     reason: str
     status: int | None
@@ -47,7 +57,12 @@ class LinkerdCause(NamedTuple):
 
 
 _CONNECT = b"upstream connect error or disconnect/reset before headers. "
-ANYTHING = re.compile(rb"")
+_POOL = (
+    "a connection pool of the callee's DestinationRule is full: "
+    "http1MaxPendingRequests, http2MaxRequests, maxConnections"
+)
+_PEER_POOL = "the callee's sidecar has reached its own limit of connections or requests"
+_SHEDS = "sheds load: its memory and CPU limits, its overload manager"
 
 # The first that fits counts, so the particular stands before the general.
 CAUSES: tuple[Cause, ...] = (
@@ -55,8 +70,8 @@ CAUSES: tuple[Cause, ...] = (
         "upstream request timeout",
         (504, 408),
         b"upstream request timeout",
-        "the route's timeout or perTryTimeout ran out: compare the VirtualService with the time that the callee takes",
-        "the callee's sidecar gave its application no more time: its inbound timeout (Consul: local_request_timeout_ms)",
+        "the route's timeout or perTryTimeout ran out: compare the VirtualService with what the callee needs",
+        "the callee's sidecar gave its application no more time (Consul: local_request_timeout_ms, or 15 s)",
     ),
     Cause(
         "max stream duration",
@@ -68,7 +83,7 @@ CAUSES: tuple[Cause, ...] = (
         "stream timeout",
         (504, 408),
         b"stream timeout",
-        "nothing moved for the proxy's stream idle timeout: does a body stall, is that timeout shorter than the call?",
+        "nothing moved for the proxy's stream idle timeout: does a body stall, is that timeout too short?",
     ),
     Cause(
         "request timeout",
@@ -80,32 +95,20 @@ CAUSES: tuple[Cause, ...] = (
         "no healthy upstream",
         (503,),
         b"no healthy upstream",
-        "no endpoint takes calls: the callee's pods and their readiness, the Service's selector, the subset's labels, "
+        "no endpoint takes calls: the readiness of the callee's pods, the Service's selector, the subset's labels, "
         "outlier detection",
-        "the callee's sidecar has no address to call: is it a gateway, are the pods behind it ready?",
+        "the callee's proxy has no endpoint to call: is it a gateway, are the pods behind it ready?",
     ),
     Cause(
-        "circuit breaker",
-        (503,),
-        _CONNECT,
-        "a connection pool of the callee's DestinationRule is full: http1MaxPendingRequests, http2MaxRequests, maxConnections",
-        "the callee's sidecar has reached its own limit of connections or requests",
-        rest=re.compile(rb"reset reason: overflow"),
+        "circuit breaker", (503,), _CONNECT, _POOL, _PEER_POOL, rest=re.compile(rb"reset reason: overflow")
     ),
-    Cause(
-        "circuit breaker",
-        (503,),
-        b"",
-        "a connection pool of the callee's DestinationRule is full: http1MaxPendingRequests, http2MaxRequests, maxConnections",
-        "the callee's sidecar has reached its own limit of connections or requests",
-        rest=ANYTHING,
-        header=b"x-envoy-overloaded",
-    ),
+    Cause("circuit breaker", (503,), b"", _POOL, _PEER_POOL, rest=ANYTHING, header=b"x-envoy-overloaded"),
     Cause(
         "TLS failure",
         (503, 502),
         _CONNECT,
-        "one side speaks mutual TLS, the other does not, or not of this mesh: PeerAuthentication and the DestinationRule's tls.mode",
+        "one side speaks mutual TLS and the other does not, or trusts another root: PeerAuthentication, the "
+        "DestinationRule's tls.mode",
         "the callee's sidecar speaks TLS to an application that does not, or the other way round",
         rest=re.compile(rb"transport failure reason: TLS"),
     ),
@@ -114,16 +117,16 @@ CAUSES: tuple[Cause, ...] = (
         (503, 502),
         _CONNECT,
         "nothing accepted the connection: does the callee run, does it listen on the Service's targetPort?",
-        "the callee's sidecar runs, its application does not accept: has it crashed, does it listen on that port?",
+        "the callee's sidecar runs, its application does not accept: has it crashed, does it listen there?",
         rest=re.compile(rb"reset reason: ((local |remote )?connection failure|connection timeout)"),
     ),
     Cause(
         "connection reset",
         (503, 502),
         _CONNECT,
-        "the connection ended before an answer: did the callee restart, is its keep-alive shorter than the proxy's?",
-        "the callee's application ended the connection: did it restart, is its keep-alive shorter than the sidecar's "
-        "(uvicorn: --timeout-keep-alive, 5 s)?",
+        "the connection ended before an answer: did the callee restart, is its keep-alive shorter than Envoy's?",
+        "the callee's application ended the connection: did it restart, is its keep-alive shorter than the "
+        "sidecar's (uvicorn: --timeout-keep-alive, 5 s)?",
         rest=re.compile(
             rb"reset reason: (connection termination|(local|remote) (refused stream )?reset|HTTP/1 premature)"
         ),
@@ -139,52 +142,52 @@ CAUSES: tuple[Cause, ...] = (
         "connection failure or reset",
         (503, 502),
         _CONNECT,
-        "the body of the answer says why the callee was not reached",
+        "the callee was not reached: the body of the answer says why",
         rest=ANYTHING,
     ),
     Cause(
         "proxy overloaded",
         (503,),
         b"envoy overloaded",
-        "the sidecar sheds load: its memory and CPU limits, its overload manager",
-        "the callee's sidecar sheds load: its memory and CPU limits, its overload manager",
+        f"the sidecar {_SHEDS}",
+        f"the callee's sidecar {_SHEDS}",
     ),
     Cause(
         "rbac",
         (403,),
         b"RBAC: access denied",
         "an AuthorizationPolicy that holds at this end denies the call",
-        "an AuthorizationPolicy of the callee denies the call: is this workload's service account among its principals?",
+        "an AuthorizationPolicy of the callee denies the call: is this service account among its principals?",
     ),
     Cause(
         "jwt",
         (401, 403),
         b"Jwt ",
-        "a RequestAuthentication that holds at this end does not accept the token of the call",
-        "a RequestAuthentication of the callee does not accept the token of the call",
+        "a RequestAuthentication that holds at this end does not accept the call's token",
+        "a RequestAuthentication of the callee does not accept the call's token",
         rest=re.compile(rb"^Jwt [a-z]"),
-    ),
-    Cause(
-        "jwt",
-        (401,),
-        b"",
-        "a RequestAuthentication that holds at this end does not accept the token of the call",
-        rest=ANYTHING,
-        header=b"www-authenticate",
     ),
     Cause(
         "jwt",
         (403, 401),
         b"Audiences in Jwt are not allowed",
-        "a RequestAuthentication that holds at this end wants another audience in the token",
-        "a RequestAuthentication of the callee wants another audience in the token",
+        "a RequestAuthentication that holds at this end wants another audience in the call's token",
+        "a RequestAuthentication of the callee wants another audience in the call's token",
+    ),
+    Cause(
+        "jwt",
+        (401,),
+        b"",
+        "a RequestAuthentication that holds at this end does not accept the call's token",
+        rest=ANYTHING,
+        header=b"www-authenticate",
     ),
     Cause(
         "rate limited",
         (),
         b"local_rate_limited",
-        "the sidecar's local rate limit is used up: it counts calls of this pod",
-        "the callee's local rate limit is used up: it counts calls to one pod of it",
+        "a local rate limit of the sidecar is used up: it counts the calls of this pod",
+        "a local rate limit of the callee is used up: it counts the calls to one of its pods",
     ),
     Cause(
         "rate limited",
@@ -194,23 +197,18 @@ CAUSES: tuple[Cause, ...] = (
         rest=ANYTHING,
         header=b"x-envoy-ratelimited",
     ),
-    Cause(
-        "fault abort",
-        (),
-        b"fault filter abort",
-        "a VirtualService injects this error (fault.abort)",
-    ),
+    Cause("fault abort", (), b"fault filter abort", "a VirtualService injects this error (fault.abort)"),
     Cause(
         "request too large to retry",
         (507,),
         b"exceeded request buffer limit while retrying upstream",
-        "the body is longer than the proxy keeps for a retry: no retries for this route, or a smaller body",
+        "the body is longer than the proxy keeps for a retry: no retries on this route, or a smaller body",
     ),
     Cause(
         "no route",
         (404,),
         b"",
-        "no route matches this host, method, path and headers: does the VirtualService lack a rule without a match?",
+        "no route fits this host, method, path and headers: has the VirtualService no rule without a match?",
     ),
     Cause(
         "unknown cluster",
@@ -222,11 +220,10 @@ CAUSES: tuple[Cause, ...] = (
         "blocked host",
         (502,),
         b"",
-        "the mesh lets no unknown host be called (REGISTRY_ONLY): is the name right, does it need a ServiceEntry?",
+        "no unknown host may be called (REGISTRY_ONLY): is the name right, does it need a ServiceEntry?",
     ),
 )
 
-# Texts of `l5d-proxy-error`, from linkerd2-proxy's `app/outbound/src/http` and `app/inbound/src/http`.
 LINKERD_CAUSES: tuple[LinkerdCause, ...] = (
     LinkerdCause(
         "no healthy upstream",
@@ -238,7 +235,7 @@ LINKERD_CAUSES: tuple[LinkerdCause, ...] = (
         "upstream request timeout",
         504,
         b"",
-        "a timeout of the route or the Service ran out: timeout.linkerd.io annotations",
+        "a timeout of the route or Service ran out: timeout.linkerd.io/*",
     ),
     LinkerdCause(
         "identity mismatch",
@@ -249,11 +246,10 @@ LINKERD_CAUSES: tuple[LinkerdCause, ...] = (
     LinkerdCause(
         "connection failure", 502, b"", "the callee refused or ended the connection: does it run and listen?"
     ),
-    LinkerdCause(
-        "proxy overloaded", 503, b"", "the proxy sheds load: its CPU limit, how many calls are on the way"
-    ),
+    LinkerdCause("proxy overloaded", 503, b"", "the proxy sheds load: its CPU limit, the calls on their way"),
     LinkerdCause("rbac", 403, b"", "an AuthorizationPolicy denies the call"),
     LinkerdCause("rate limited", 429, b"", "an HTTPLocalRateLimitPolicy refuses the call"),
-    LinkerdCause("no route", 404, b"", "no route matches this host, method, path and headers"),
-    LinkerdCause("proxy error", None, b"", "the proxy's log says more: kubectl logs <pod> -c linkerd-proxy"),
+    LinkerdCause("no route", 404, b"", "no route fits this host, method, path and headers"),
+    LinkerdCause("loop", 508, b"", "the proxy calls itself: does a host lead back to this pod?"),
+    LinkerdCause("proxy error", None, b"", "the proxy's log says more: the container linkerd-proxy"),
 )

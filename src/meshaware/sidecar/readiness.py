@@ -1,19 +1,20 @@
 """
 Waiting until the proxy beside this process takes calls.
 
-Source: Istio's `pilot-agent wait` for what is asked (`15021/healthz/ready`, success by status alone, the body is empty);
-Linkerd's `linkerd-await` for a timeout that is fatal or not by choice.
+Sources: Istio's `pilot-agent wait` for what is asked (`15021/healthz/ready`; the status alone tells, the body
+is empty); Linkerd's `linkerd-await` for a timeout that is fatal or not by choice.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic, sleep
 
 import anyio
+import anyio.lowlevel
 
 from meshaware.durations import format_duration
 from meshaware.errors import SettingsError, SidecarNotReady, SidecarUnavailable
@@ -21,12 +22,13 @@ from meshaware.flavours import Flavour, detect
 from meshaware.settings import MeshSettings
 from meshaware.settings.addresses import parse_loopback
 from meshaware.sidecar.admin import async_fetch, fetch
-from meshaware.sidecar.waiting import Answer, GateState, News, Turn, Waiter, WaitingRoom
+from meshaware.sidecar.waiting import Answer, GateState, News, Waiter, WaitingRoom
 
 __all__ = ["GateState", "ReadinessGate"]
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_BYTES = 1 << 16
+_SUCCESS = range(200, 300)
 _SAID = {
     "refused": "refused",
     "timeout": "silent",
@@ -46,14 +48,17 @@ class ReadinessGate:
     | `gate.wait(fatal=False)` | False instead of an error when the time is up |
     | `gate.state`, `gate.is_open` | what is known now; asks nobody |
 
-    It is open from the start where there is nothing to wait for: no mesh, or one without a proxy in the pod. In Kubernetes
-    with nothing known of the pod, Istio's port is asked for 3 s at most; if nothing answers there, there is no sidecar.
+    It is open from the start where there is nothing to wait for: no mesh, or one without a proxy in the pod.
+    In Kubernetes with nothing known of the pod, Istio's ports are asked for 3 s at most; if nothing answers
+    there, there is no sidecar.
 
-    Any number of threads and tasks, of any event loop, may wait at once: together they ask as often as one would.
+    Any number of threads and tasks, of any event loop, may wait at once: together they ask as often as one
+    would. What is asked is `url`, else `settings.ready_url`, else the mesh's own addresses and, where nothing
+    listens there and `settings.admin_url` is set, Envoy's `/ready` at that address.
 
     Args:
         settings: Which mesh, which URL, how long; default `MeshSettings()`.
-        url: Where readiness answers, instead of `settings.ready_url` and the mesh's own address; loopback only.
+        url: Where readiness answers; loopback only.
 
     Raises:
         SettingsError: The URL is not on this host.
@@ -62,17 +67,15 @@ class ReadinessGate:
     def __init__(self, settings: MeshSettings | None = None, *, url: str | None = None) -> None:
         self._settings = MeshSettings() if settings is None else settings
         declared = self._settings.ready_url if url is None else _checked_url(url)
-        workload = self._settings.workload
+        admin, workload = self._settings.admin_url, self._settings.workload
         detected = detect(
             self._settings.mesh,
             workload.labels,
             workload.annotations,
             self._settings.in_kubernetes,
-            proxy_declared=declared is not None,
+            proxy_declared=declared is not None or admin is not None,
         )
-        known = (detected.flavour.ready_url, detected.flavour.ready_fallback_url)
-        candidates = known if declared is None else (declared,)
-        self._urls = tuple(each for each in candidates if each is not None) if detected.flavour.gates else ()
+        self._urls = _addresses(detected.flavour, declared, admin)
         self._room = WaitingRoom(detected, self._urls)
 
     def __repr__(self) -> str:
@@ -94,38 +97,47 @@ class ReadinessGate:
         """The mesh; `none` also once a sidecar that was merely possible turned out not to exist."""
         return self._room.flavour
 
+    @property
+    def found_sidecar(self) -> bool:
+        """Whether it is open because a proxy beside this process has said that it is ready."""
+        return self.is_open and self.flavour.gates
+
     def wait(self, timeout: float | None = None, *, fatal: bool | None = None) -> bool:
         """
         Wait until the proxy takes calls, and return True.
 
         Args:
             timeout: Seconds at most; default `settings.ready_timeout`. 0 asks nobody and tells what is known.
-            fatal: Whether it is an error when the time is up; default `settings.ready_fatal`. If not, returns False.
+            fatal: Whether it is an error when the time is up; default `settings.ready_fatal`. If not: False.
 
         Raises:
-            SidecarNotReady: The time was up; the message says who was asked, how often, what answered, what to check.
+            SidecarNotReady: The time was up; the message says who was asked, how often, the last answer, and
+            what
+                to check.
             ValueError: The timeout is negative or not a number.
         """
         with self._waiting(timeout) as waiter:
-            while (turn := self._turn(waiter)) is not None:
+            while (turn := self._room.turn(waiter, monotonic())) is not None:
                 if turn.ask:
                     self._hear(waiter, self._ask(turn.seconds))
                 else:
                     sleep(turn.seconds)
-        return self._outcome(fatal)
+        return self._outcome(fatal=fatal)
 
-    async def async_wait(self, timeout: float | None = None, *, fatal: bool | None = None) -> bool:  # noqa: ASYNC109
-        """As `wait`, for asyncio and trio; a cancellation passes through and leaves the gate to the others."""
+    async def async_wait(self, timeout: float | None = None, *, fatal: bool | None = None) -> bool:  # noqa:
+    ASYNC109
+        """The same as `wait`, on asyncio and trio; a cancellation leaves the gate to the others who wait."""
+        await anyio.lowlevel.checkpoint()
         with self._waiting(timeout) as waiter:
-            while (turn := self._turn(waiter)) is not None:
+            while (turn := self._room.turn(waiter, monotonic())) is not None:
                 if turn.ask:
                     self._hear(waiter, await self._async_ask(turn.seconds))
                 else:
                     await anyio.sleep(turn.seconds)
-        return self._outcome(fatal)
+        return self._outcome(fatal=fatal)
 
     @contextmanager
-    def _waiting(self, timeout: float | None) -> Iterator[Waiter]:
+    def _waiting(self, timeout: float | None) -> Generator[Waiter]:
         seconds = self._settings.ready_timeout if timeout is None else timeout
         if math.isnan(seconds) or seconds < 0:
             raise ValueError(f"timeout={seconds!r}: the time to wait is a number of seconds, 0 or more")
@@ -138,12 +150,6 @@ class ReadinessGate:
         finally:
             self._room.leave(waiter, monotonic())
             self._publish()
-
-    def _turn(self, waiter: Waiter) -> Turn | None:
-        turn = self._room.turn(waiter, monotonic())
-        if turn is None:
-            self._publish()
-        return turn
 
     def _hear(self, waiter: Waiter, answer: Answer) -> None:
         self._room.hear(waiter, answer, monotonic())
@@ -176,7 +182,7 @@ class ReadinessGate:
                 break
         return _telling(answers)
 
-    def _outcome(self, fatal: bool | None) -> bool:
+    def _outcome(self, *, fatal: bool | None) -> bool:
         if self.is_open:
             return True
         if self._settings.ready_fatal if fatal is None else fatal:
@@ -186,6 +192,15 @@ class ReadinessGate:
     def _publish(self) -> None:
         for news in self._room.take_news():
             _log(news, self.flavour)
+
+
+def _addresses(flavour: Flavour, declared: str | None, admin: str | None) -> tuple[str, ...]:
+    if not flavour.gates:
+        return ()
+    if declared is not None:
+        return (declared,)
+    known = (flavour.ready_url, flavour.ready_fallback_url, None if admin is None else f"{admin}/ready")
+    return tuple(url for url in known if url is not None)
 
 
 def _checked_url(url: str) -> str:
@@ -204,7 +219,7 @@ def _left(end: float) -> float:
 
 
 def _status(status: int) -> str:
-    return "ready" if 200 <= status < 300 else str(status)
+    return "ready" if status in _SUCCESS else str(status)
 
 
 def _telling(answers: list[Answer]) -> Answer:
@@ -224,15 +239,14 @@ def _log(news: News, flavour: Flavour) -> None:
 
 
 def _not_ready(state: GateState, flavour: Flavour) -> str:
-    said = state.reason.rpartition(": ")[2]
+    waited, times = format_duration(state.waited), "once" if state.attempts == 1 else f"{state.attempts} times"
     container = flavour.container or "proxy"
     check = {
-        "refused": f"is there a container {container} in the pod, and does it run? Without one, set MESHAWARE_MESH=none",
+        "refused": f"is there a container {container}, and does it run? Without one, set MESHAWARE_MESH=none",
         "503": f"why has the proxy no configuration yet? The log of the container {container} says",
-        "silent": f"is it the proxy that listens there, and has the container {container} enough CPU to answer?",
-    }.get(said, "is it the proxy that listens there? MESHAWARE_READY_URL sets another address")
-    times = "once" if state.attempts == 1 else f"{state.attempts} times"
+        "silent": f"is it the proxy that listens there? Has the container {container} enough CPU to answer?",
+    }.get(state.reason.rpartition(": ")[2], "is it the proxy that listens there? See MESHAWARE_READY_URL")
     return (
-        f"the sidecar ({flavour.title}) was not ready in {format_duration(state.waited)}; "
-        f"asked {times}, last: {state.reason}. To check next: {check}"
+        f"the sidecar ({flavour.title}) was not ready in {waited}; asked {times}, last: {state.reason}. "
+        f"To check next: {check}"
     )

@@ -1,16 +1,17 @@
 """
 Who answered in the application's place, and why: pure.
 
-What tells them apart, for Envoy (`source/common/router/router.cc`, `source/common/http/conn_manager_impl.cc` and its
-filters; true of 1.36 to 1.40):
+What tells them apart, for Envoy (`source/common/router/router.cc`; true of 1.36 to 1.40):
 
-- `x-envoy-upstream-service-time` is set by a router that had an answer from upstream. So `server: envoy` without it is an
-  answer of the own sidecar; with it, the answer came from upstream, where the peer's sidecar may have written it.
+- `x-envoy-upstream-service-time` is set by a router that had an answer from upstream. So `server: envoy`
+  without it is an answer of the own sidecar; with it, the answer came from upstream, where the peer's sidecar
+  may have made it.
 - A local reply has one of a few bodies, `content-type: text/plain` without a charset, and a `content-length`.
 
-The limits: with `proxyHeaders.envoyDebugHeaders.disabled` that header is gone from every answer, so an application's empty
-404 or 503 looks like the sidecar's; an answer that a VirtualService spells out (`directResponse`) looks like the
-application's. Linkerd's proxy says so itself, in `l5d-proxy-error`, and removes that header where another wrote it.
+Its limits: with `proxyHeaders.envoyDebugHeaders.disabled` that header is gone from every answer, and an empty
+404 or 503 of the application looks like the sidecar's; an answer that a VirtualService spells out
+(`directResponse`) looks like the application's. Linkerd's proxy says it is itself, in `l5d-proxy-error`, and
+removes that header from others.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from meshaware.sidecar.causes import ANYTHING, CAUSES, LINKERD_CAUSES, Cause
 
 __all__ = ["Reply", "classify"]
 
+_FIRST_ERROR = 400
 _MAX_BODY = 4096
 _MAX_VALUE = 256
+_SERVICE_TIME = b"x-envoy-upstream-service-time"
 _WANTED = frozenset(
     (
+        _SERVICE_TIME,
         b"content-length",
         b"content-type",
         b"l5d-proxy-error",
@@ -33,7 +37,6 @@ _WANTED = frozenset(
         b"www-authenticate",
         b"x-envoy-overloaded",
         b"x-envoy-ratelimited",
-        b"x-envoy-upstream-service-time",
     )
 )
 
@@ -44,7 +47,7 @@ class Reply(NamedTuple):
 
     Attributes:
         by: The proxy beside this process, or the one beside the application that was called.
-        reason: In a few fixed words: fit for a metric.
+        reason: A few fixed words: fit for a metric.
         hint: What to check next.
     """
 
@@ -55,39 +58,30 @@ class Reply(NamedTuple):
 
 def classify(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | None) -> Reply | None:
     """
-    Tell which sidecar answered in the application's place, and why; None: the application did, or it cannot be told.
+    Tell which sidecar answered in the application's place, and why.
+
+    None: the application answered, or it cannot be told. Below 400 nothing is told.
 
     Args:
-        status: The status of the answer; below 400 no proxy is at fault.
+        status: The status of the answer.
         headers: Its headers as they came, names in any case.
-        body: The whole body, or None if it has not been read: then `content-length` stands in for it, which is enough
-            for the own sidecar and never for the peer's. More than 4 KiB is never looked at.
+        body: The whole body, or None if it has not been read: then `content-length` stands in for it, which
+            is enough for the own sidecar and hardly ever for the peer's. More than 4 KiB is never looked at.
     """
-    if status < 400:
+    if status < _FIRST_ERROR:
         return None
     found = _pick(headers)
     linkerd = found.get(b"l5d-proxy-error")
     if linkerd is not None:
         return _of_linkerd(status, linkerd)
-    answered = b"x-envoy-upstream-service-time" in found
-    server = found.get(b"server", b"").lower()
-    # Istio's inbound sidecar and its gateways call themselves so; seen as such only where no own sidecar stands between.
-    peer = answered or server == b"istio-envoy"
-    if not peer and server != b"envoy":
+    by = _side(found)
+    if by is None:
         return None
-    declared = _length(found)
-    if not body and declared:
-        body = None  # Not read, or the answer to a HEAD.
-    length = declared if body is None else len(body)
-    if length is None or length > _MAX_BODY:
+    cause = _cause(by, status, found, body)
+    if cause is None:
         return None
-    if found.get(b"content-type", b"").strip().lower() != (b"text/plain" if length else b""):
-        return None
-    for cause in CAUSES:
-        if _fits(cause, status, found, length, body) and not (peer and _proves_nothing(cause, body)):
-            hint = cause.peer_hint if peer and cause.peer_hint is not None else cause.hint
-            return Reply("peer-sidecar" if peer else "sidecar", cause.reason, hint)
-    return None
+    hint = cause.peer_hint if by == "peer-sidecar" and cause.peer_hint is not None else cause.hint
+    return Reply(by, cause.reason, hint)
 
 
 def _pick(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -95,13 +89,48 @@ def _pick(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         lower = name.lower()
         if lower in _WANTED:
-            found.setdefault(lower, value[:_MAX_VALUE])
+            found.setdefault(lower, value[:_MAX_VALUE].strip())
     return found
 
 
-def _length(found: Mapping[bytes, bytes]) -> int | None:
+def _side(found: Mapping[bytes, bytes]) -> Literal["sidecar", "peer-sidecar"] | None:
+    server = found.get(b"server", b"").lower()
+    # Istio's inbound sidecars and gateways call themselves istio-envoy; an own sidecar would have overwritten
+    # it.
+    if _SERVICE_TIME in found or server == b"istio-envoy":
+        return "peer-sidecar"
+    return "sidecar" if server == b"envoy" else None
+
+
+def _cause(
+    by: Literal["sidecar", "peer-sidecar"], status: int, found: Mapping[bytes, bytes], body: bytes | None
+) -> Cause | None:
+    declared = _declared_length(found)
+    if not body and declared:
+        body = None  # Not read; or there is none, because the request was a HEAD.
+    length = declared if body is None else len(body)
+    if length is None or length > _MAX_BODY:
+        return None
+    if found.get(b"content-type", b"").lower() != (b"text/plain" if length else b""):
+        return None
+    for cause in CAUSES:
+        if by == "peer-sidecar" and not _tells_from_application(cause, body):
+            continue
+        if _fits(cause, status, found, length, body):
+            return cause
+    return None
+
+
+def _declared_length(found: Mapping[bytes, bytes]) -> int | None:
     text = found.get(b"content-length", b"")
     return int(text) if text.isdigit() and len(text) <= len(str(_MAX_BODY)) else None
+
+
+def _tells_from_application(cause: Cause, body: bytes | None) -> bool:
+    # An application behind the peer's sidecar may answer with an empty error, or with a 401 that names a
+    # realm.
+    by_header = cause.header is not None and cause.header.startswith(b"x-envoy-")
+    return by_header or (body is not None and bool(cause.text))
 
 
 def _fits(cause: Cause, status: int, found: Mapping[bytes, bytes], length: int, body: bytes | None) -> bool:
@@ -115,12 +144,6 @@ def _fits(cause: Cause, status: int, found: Mapping[bytes, bytes], length: int, 
         # A length tells that a body goes on, not with what.
         return cause.rest is ANYTHING and (cause.header is not None or length > len(cause.text))
     return body.startswith(cause.text) and cause.rest.search(body) is not None
-
-
-def _proves_nothing(cause: Cause, body: bytes | None) -> bool:
-    # An application behind the peer's sidecar may answer with an empty error too, or with a 401 that names a realm.
-    own_header = cause.header is not None and cause.header.startswith(b"x-envoy-")
-    return not own_header and not (body and cause.text)
 
 
 def _of_linkerd(status: int, text: bytes) -> Reply:

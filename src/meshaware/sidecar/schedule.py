@@ -1,8 +1,8 @@
 """
 When to ask a proxy again: pure arithmetic.
 
-What it is made for: whoever waits learns of a ready proxy late by at most a tenth of the time waited and 10 ms more,
-never by more than 250 ms; and a proxy that is still starting is asked at most once a step.
+What it is made for: whoever waits learns of a ready proxy late by at most a tenth of the time waited and 10
+ms more, never by more than 250 ms; and a proxy that is still starting is asked at most once a step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ATTEMPT = 1.0
 """Seconds that one attempt may take at most."""
 
 GRACE = 3.0
-"""Seconds after which a proxy that may not exist at all, and that nothing has been heard of, is taken not to exist."""
+"""Seconds after which a merely possible proxy, of which nothing has been heard, is taken not to exist."""
 
 # A little under 10 ms and 250 ms: the rest is for the attempt itself and for the one who looks on.
 _SHORTEST = 0.008
@@ -27,13 +27,13 @@ def step(waited: float, *, refused: bool = False) -> float:
 
     Args:
         waited: Seconds since the wait began.
-        refused: Whether the last attempt was refused. That costs the proxy nothing, and Istio's readiness port refuses
-            until Envoy's workers run, so such an attempt is repeated after half a step.
+        refused: Whether the last attempt was refused. That costs the proxy nothing, and Istio's readiness
+            port refuses until Envoy's workers run, so such an attempt is repeated after half a step.
     """
     whole = min(max(waited * _SHARE, _SHORTEST), _LONGEST)
     return whole / 2 if refused else whole
 
 
 def look(waited: float) -> float:
-    """Seconds after which one who waits looks again at what another has on the way; no request is made for it."""
+    """Seconds after which one who waits looks again at what another has on the way; it makes no request."""
     return min(step(waited) / 4, 0.01)

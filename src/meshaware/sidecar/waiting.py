@@ -1,9 +1,9 @@
 """
-All who wait at one gate, threads and tasks alike: time and answers come in, turns come out; pure but for a lock.
+All who wait at one gate, threads and tasks alike: time and answers in, turns out; pure but for a lock.
 
-The schedule belongs to the room, not to those in it. Whoever finds that an attempt is due makes it; the others sleep
-and look at what came of it. So the proxy is asked once a step however many wait, nobody has to tell another thread or
-event loop anything, and one that is cancelled is replaced by the next to look.
+The schedule belongs to the room, not to those in it. Whoever finds that an attempt is due makes it; the
+others sleep and look at what came of it. So the proxy is asked once a step however many wait, nobody has to
+tell another thread or event loop anything, and one that is cancelled is replaced by the next to look.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from meshaware.sidecar.schedule import ATTEMPT, GRACE, look, step
 
 __all__ = ["Answer", "GateState", "News", "Turn", "Waiter", "WaitingRoom"]
 
-# What only a proxy does: anything else at its port, a 404 for one, proves no sidecar where one is merely possible.
+# What a starting proxy says. Anything else at its port, such as a 404, proves no sidecar where one is only
+# possible.
 _SIGNS = ("ready", "503", "silent")
 
 
@@ -27,7 +28,8 @@ class GateState(NamedTuple):
     What a gate knows.
 
     Attributes:
-        status: `waiting`, also before anybody has waited; `open`; or `failed` when the time of the last to wait was up.
+        status: `waiting`, also before anybody has waited; `open`; `failed` once the time of all who waited is
+            up.
         reason: What answered last, or why there is nothing to wait for.
         waited: Seconds.
         attempts: How often the proxy was asked.
@@ -46,7 +48,7 @@ class GateState(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came of one attempt: `ready`, `refused`, `silent`, a status such as `503`, or what else was wrong."""
+    """What came of one attempt: `ready`, `refused`, `silent`, a status such as `503`, or what was wrong."""
 
     url: str
     said: str
@@ -60,7 +62,7 @@ class Turn(NamedTuple):
 
 
 class News(NamedTuple):
-    """Something worth a line in the log; the room logs nothing itself, because it would do so under its lock."""
+    """Something worth a line in the log; the room itself would log it under its lock."""
 
     what: Literal["begun", "opened", "absent", "failed"]
     state: GateState
@@ -83,8 +85,8 @@ class WaitingRoom:
     Every `now` is of one monotonic clock, in seconds.
 
     Args:
-        detected: The mesh. If it is not settled, a proxy that nothing is heard of is taken not to exist after `GRACE`
-            seconds, or when the time of one who waits is up.
+        detected: The mesh. If it is not settled, a proxy that nothing is heard of is taken not to exist after
+            `GRACE` seconds, or when the time of one who waits is up.
         urls: Where readiness answers; none opens the gate from the start.
     """
 

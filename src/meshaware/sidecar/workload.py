@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
@@ -30,14 +31,16 @@ _OK = 200
 _MAX_BYTES = 4 << 20
 _LEAST_TIMEOUT = 0.001
 _MAX_LABEL = 256
+# JSON may escape half of a character: no encoder takes that.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def load_workload(settings: MeshSettings, *, timeout: float = 2.0) -> Workload:
     """
     Return what the settings know of this pod and what its sidecar adds; never raises for a bad sidecar.
 
-    What is declared (arguments, variables, files) wins over what the sidecar says, and that wins over what was
-    computed. `origins` of the result names the source of each fact, for instance
+    What is declared (arguments, variables, files) wins over what the sidecar says, and that wins over what
+    was computed. `origins` of the result names the source of each fact, for instance
     `sidecar /server_info node.metadata.WORKLOAD_NAME`; `settings.with_workload(...)` puts it into settings.
     Where the mesh has no Envoy beside the application, nothing is asked. A sidecar that should be there but
     gives no usable answer costs one warning in the log.
@@ -155,16 +158,20 @@ def _identities(document: object) -> Iterator[tuple[str, SpiffeId]]:
 
 
 def _annotations(value: object) -> Mapping[str, str]:
-    pairs = {key: text for key, text in _object(value).items() if isinstance(text, str)}
+    pairs = {key: text for key, text in _object(value).items() if isinstance(text, str) and _encodable(text)}
     if not pairs:
         raise ValueError("nothing is said")
     return read_pairs(pairs)
 
 
 def _labels(value: object) -> Mapping[str, str]:
-    # A label becomes the service's name in every log line and span: nothing passes that Kubernetes would refuse.
+    # A label becomes the service's name in every log line and span: nothing wild may pass.
     pairs = _annotations(value)
     return {key: text for key, text in pairs.items() if text.isprintable() and len(text) <= _MAX_LABEL}
+
+
+def _encodable(text: str) -> bool:
+    return _SURROGATE.search(text) is None
 
 
 def _object(value: object) -> Mapping[str, object]:
@@ -176,7 +183,7 @@ def _list(value: object, key: str) -> list[object]:
     return cast("list[object]", items) if isinstance(items, list) else []
 
 
-# The types are odd: INSTANCE_IPS is "a,b" in a string; numbers and booleans are strings too, but none is needed.
+# The types are odd: INSTANCE_IPS is "a,b" in one string. Numbers and booleans may be strings; none is needed.
 _METADATA: tuple[tuple[str, str, Callable[[object], object]], ...] = (
     ("NAME", "pod_name", read_text),
     ("NAMESPACE", "namespace", read_namespace),

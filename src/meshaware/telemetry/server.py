@@ -44,7 +44,7 @@ def instrument_app(
     """
     Have each request to a FastAPI or Starlette application make one server span.
 
-    It may be called before or after somebody wraps the application's middleware stack: the layer goes where the
+    It may be called before or after somebody wraps the middleware stack: the layer goes where the
     application's own stack begins. FastAPI's native telemetry (0.142 and newer) steps aside by itself, and is
     told to in FastAPI applications that are mounted.
 

@@ -14,7 +14,7 @@ __all__ = ["find_conventional", "find_own", "unknown_variables"]
 # A Service called "meshaware-demo" gives every pod of its namespace MESHAWARE_DEMO_SERVICE_HOST,
 # MESHAWARE_DEMO_PORT and more: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 _SERVICE_LINK = re.compile(
-    r".*_SERVICE_(HOST|PORT(_\w+)?)|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+    r"(.*_)?SERVICE_(HOST|PORT(_\w+)?)|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
 )
 
 

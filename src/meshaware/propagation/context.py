@@ -1,0 +1,248 @@
+"""
+What this task or thread carries, and what of it goes out with a call.
+
+It lives in a context variable: tasks, `asyncio.to_thread` and AnyIO's worker threads inherit it; a plain
+thread or executor does not, see `carry`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token, copy_context
+from functools import lru_cache, wraps
+from os import environ
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from meshaware.propagation.fitness import fit
+from meshaware.propagation.given import GivenHeaders, merge, read_given
+from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.names import Pair
+from meshaware.propagation.outgoing import Cargo, Changes, Present, changes, load, wanted_forms
+from meshaware.propagation.spans import live_baggage, live_trace_headers, tracing_loaded
+
+__all__ = [
+    "Carried",
+    "attach",
+    "bind",
+    "bind_headers",
+    "carry",
+    "current",
+    "outbound_headers",
+    "pairs_to_add",
+    "reset",
+]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_NOTHING = load(())
+
+# Stricter than URLs are: what two clients might read differently (a backslash, a second @) has no host for
+# us.
+_URL = re.compile(
+    r"(?:https?|wss?)://(?:[^\x00-\x20@/?#\\]*@)?(\[[0-9a-f:.]*\]|[0-9a-z._-]+)(?::[0-9]*)?(?=[/?#]|\Z)",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+class Carried:
+    """
+    What goes on from one request to the calls it causes, and to which hosts.
+
+    The headers are looked at when they are first used: a request that causes no call pays nothing for it.
+
+    Args:
+        found: Lower-case names with values, as they came in. It must not change afterwards.
+        hosts: Who may get them.
+    """
+
+    __slots__ = ("_cargo", "_found", "_headers", "hosts")
+
+    def __init__(self, found: Sequence[Pair], hosts: HostPolicy) -> None:
+        self._found = found
+        self._headers: tuple[Pair, ...] | None = None
+        self._cargo: Cargo | None = None
+        self.hosts = hosts
+
+    @property
+    def headers(self) -> tuple[Pair, ...]:
+        """Those fit to go out: verbatim, valid, each name once."""
+        # Two threads may both do this; they come to the same.
+        if self._headers is None:
+            self._headers = fit(self._found)
+        return self._headers
+
+    @property
+    def cargo(self) -> Cargo:
+        """The same, divided for `changes`."""
+        if self._cargo is None:
+            self._cargo = load(self.headers)
+        return self._cargo
+
+    def __repr__(self) -> str:
+        return f"<Carried: {len(self.headers)} headers for {self.hosts!r}>"
+
+
+_carried: ContextVar[Carried | None] = ContextVar("meshaware_carried", default=None)
+
+current = _carried.get
+"""Return what is carried here, or None."""
+bind = _carried.set
+"""Carry this from now on, and return the token that `reset` takes; None carries nothing."""
+reset = _carried.reset
+"""Carry again what was carried before."""
+
+
+class _Binding(AbstractContextManager[None]):
+    __slots__ = ("_hosts", "_pairs", "_tokens")
+
+    def __init__(self, pairs: tuple[Pair, ...], hosts: HostPolicy | None) -> None:
+        self._pairs = pairs
+        self._hosts = hosts
+        self._tokens: list[Token[Carried | None]] = []
+
+    def __enter__(self) -> None:
+        outer = current()
+        hosts = self._hosts or (_default_hosts() if outer is None else outer.hosts)
+        pairs = self._pairs if outer is None else merge(outer.headers, self._pairs)
+        self._tokens.append(bind(Carried(pairs, hosts)))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        token = self._tokens.pop()
+        try:
+            reset(token)
+        except ValueError:
+            # A generator that nobody finished is closed by whoever finds it, in a context that never had the
+            # binding.
+            if kind is not GeneratorExit:
+                raise
+
+
+def bind_headers(headers: GivenHeaders, *, hosts: HostPolicy | None = None) -> AbstractContextManager[None]:
+    """
+    Carry headers inside a `with` block: for workers, jobs and tests, where no request came in.
+
+        with bind_headers({"x-request-id": job_id, "x-user-type": "premium"}):
+            client.post("http://inventory:8080/refill")
+
+    Blocks nest: the inner headers go over the outer ones, and after the block all is as it was. Naming a
+    position in a trace (`traceparent`, `b3`, `x-b3-...`) replaces every trace header of the outer block.
+
+    Args:
+        headers: Names with values, as a mapping or in pairs.
+        hosts: Who may get them. Default: that of the block or request around it, or else what
+            `MESHAWARE_MESH_HOSTS` and `MESHAWARE_CLUSTER_DOMAIN` say.
+
+    Raises:
+        ValueError: A name or a value that cannot be sent as it is; the message says which and why.
+    """
+    return _Binding(read_given(headers, stacklevel=2), hosts)
+
+
+def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """
+    Wrap a function so that it runs with what is carried here, wherever it is called.
+
+    For threads and executors, which start with nothing: `Thread(target=carry(work))`,
+    `executor.submit(carry(work))`, `loop.run_in_executor(None, carry(work))`. It takes all context variables
+    along, OpenTelemetry's too.
+
+    Args:
+        function: A plain function; a coroutine function needs no wrapping, tasks inherit.
+    """
+    context = copy_context()
+
+    @wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        # A context runs one function at a time; each call gets its own.
+        return context.copy().run(function, *args, **kwargs)
+
+    return run
+
+
+def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+    """
+    Return the headers to add to a call made with any other client; none for a host outside the mesh.
+
+    Ask for each hop: a client that follows redirects by itself would take them along to wherever it is sent.
+    A value with bytes over 127 is left out, since clients disagree on how to write it.
+
+    Args:
+        url: Where the call goes.
+        headers: What the call has already. Nothing that is there comes back, and with a `Host` in it, that
+            host must be inside the mesh too.
+    """
+    carried = current()
+    hosts = _default_hosts() if carried is None else carried.hosts
+    host = _URL.match(str(url))
+    if host is None or not hosts.inside(host[1]):
+        return {}
+    present: dict[bytes, bytes | None] = {}
+    if headers is not None:
+        present = {_encoded(name).lower(): _encoded(value) for name, value in headers.items()}
+        authority = present.get(b"host")
+        if authority is not None and not hosts.inside(authority):
+            return {}
+    return {name.decode(): value.decode() for name, value in _changes(present).add if value.isascii()}
+
+
+def attach(raw: Sequence[Pair]) -> Sequence[Pair]:
+    """
+    Return the headers with which a request goes to a host inside the mesh: its own, and what is carried.
+
+    The hosts are the caller's to check. Beside a live span, trace headers of the request that tell of
+    another span are replaced; everything else that the request has stays as it is.
+
+    Args:
+        raw: The request's headers in order, names in any case.
+
+    Returns:
+        `raw` itself where there is nothing to change.
+    """
+    if current() is None and not tracing_loaded():
+        return raw
+    add, drop = _changes({name.lower(): value for name, value in raw})
+    if drop:
+        raw = [pair for pair in raw if pair[0].lower() not in drop]
+    return [*raw, *add] if add else raw
+
+
+def pairs_to_add(present: Iterable[bytes]) -> Sequence[Pair]:
+    """
+    Return what `attach` adds, for a client that can only add.
+
+    Args:
+        present: Lower-case names of the headers that the request has.
+    """
+    return _changes(dict.fromkeys(present)).add
+
+
+def _changes(present: Present) -> Changes:
+    carried = current()
+    cargo = _NOTHING if carried is None else carried.cargo
+    if not tracing_loaded():
+        return changes(cargo, present)
+    single, multi = wanted_forms(cargo, present)
+    live = live_trace_headers(cargo.story, b3=single, multi=multi)
+    return changes(cargo, present, live, live_baggage(cargo.baggage))
+
+
+def _encoded(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+
+
+def _default_hosts() -> HostPolicy:
+    return _hosts_from(
+        environ.get("MESHAWARE_MESH_HOSTS", ""),
+        environ.get("MESHAWARE_CLUSTER_DOMAIN", "") or "cluster.local",
+    )
+
+
+@lru_cache(maxsize=8)
+def _hosts_from(mesh_hosts: str, cluster_domain: str) -> HostPolicy:
+    return HostPolicy(mesh_hosts.split(","), cluster_domain=cluster_domain)

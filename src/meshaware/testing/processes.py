@@ -1,0 +1,65 @@
+"""Child processes that cannot outlive this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["ProcessGroup", "end"]
+
+# Waits until its standard input ends, which is when the last copy of the other end is closed: at the latest when
+# the process that holds it is gone, of whatever it died. Then it kills its own process group, itself included.
+_WATCH = "trap '' HUP INT QUIT TERM; read -r _; kill -KILL 0"
+_KILLED_WITHIN = 5.0
+
+
+class ProcessGroup:
+    """
+    A process group with a watcher that kills it when this process is gone.
+
+    `PR_SET_PDEATHSIG` would not do: it is sent when the *thread* that forked ends, and needs code between fork
+    and exec, which is not safe with threads. A pipe asks nothing of either. And in a group of their own the
+    proxies do not hear a terminal's Ctrl-C, which they would obey before the test has been able to stop.
+    """
+
+    def __init__(self) -> None:
+        self._watcher = subprocess.Popen(  # noqa: S603
+            ["/bin/sh", "-c", _WATCH],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
+
+    def spawn(self, command: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
+        """Start a program in the group; what it writes is appended to `log`."""
+        with log.open("ab") as file:
+            return subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                process_group=self._watcher.pid,
+                # Nothing of the test's environment is Envoy's business; proxies and locales would be.
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+            )
+
+    def close(self) -> None:
+        """End the watcher, and with it all that is left in the group."""
+        if self._watcher.stdin is not None:
+            self._watcher.stdin.close()
+        self._watcher.wait(_KILLED_WITHIN)
+
+
+def end(process: subprocess.Popen[bytes], within: float, *, kill: bool = False) -> None:
+    """Ask a process to end (with `kill`, make it) and wait for it: at most `within` seconds, then it is killed."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+    try:
+        process.wait(within)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_KILLED_WITHIN)

@@ -1,0 +1,109 @@
+"""Work that may hang is waited for no longer than asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from meshaware.telemetry.flush import Errands
+
+
+@pytest.fixture(name="stuck")
+def _stuck() -> Iterator[Event]:
+    """What work waits for that hangs until the test is over."""
+    event = Event()
+    yield event
+    event.set()
+
+
+def test_work_is_done_and_waited_for() -> None:
+    errands, done = Errands(), Event()
+
+    assert errands.run(done.set, 5)
+    assert done.is_set()
+    assert not errands.busy
+
+
+def test_work_that_hangs_is_waited_for_as_long_as_asked(stuck: Event) -> None:
+    errands = Errands()
+
+    begin = time.monotonic()
+    assert not errands.run(stuck.wait, 0.1)
+
+    assert 0.1 <= time.monotonic() - begin < 1
+    assert errands.busy
+
+
+def test_work_behind_work_that_hangs_waits_its_turn_and_is_done_once(stuck: Event) -> None:
+    errands = Errands()
+    calls: list[int] = []
+
+    def count() -> None:
+        calls.append(1)
+
+    errands.run(stuck.wait, 0.01)
+    assert [errands.run(count, 0.01) for _ in range(3)] == [False, False, False]
+    stuck.set()
+
+    assert errands.run(lambda: None, 5)
+    assert calls == [1]
+
+
+def test_an_error_is_logged_and_the_next_work_is_done(caplog: pytest.LogCaptureFixture) -> None:
+    errands = Errands()
+
+    def fail() -> None:
+        raise OSError("no route to collector")
+
+    assert not errands.run(fail, 5)
+    assert errands.run(lambda: None, 5)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "no route to collector" in caplog.text
+
+
+def test_a_forked_child_has_a_thread_of_its_own_and_nothing_of_the_parents_queue(stuck: Event) -> None:
+    errands = Errands()
+    errands.run(stuck.wait, 0.01)
+
+    child = os.fork()
+    if child == 0:  # pragma: no cover - not this process
+        done = not errands.busy and errands.run(lambda: None, 5)
+        os._exit(0 if done else 1)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_what_nobody_refers_to_any_more_is_not_kept_for_forks() -> None:
+    errands = Errands()
+    errands.run(lambda: None, 5)
+    del errands
+
+    child = os.fork()
+    if child == 0:  # pragma: no cover - not this process
+        os._exit(0)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_signal_handler_may_run_work_while_the_interrupted_code_does() -> None:
+    errands = Errands()
+    seen: list[bool] = []
+
+    def handle(*_: object) -> None:
+        seen.append(errands.run(lambda: None, 5))
+
+    previous = signal.signal(signal.SIGUSR1, handle)
+    try:
+        assert errands.run(lambda: os.kill(os.getpid(), signal.SIGUSR1), 5)
+        errands.run(lambda: None, 5)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+    assert seen == [True]
