@@ -1,4 +1,4 @@
-"""A pod of the tests' own: no file of this machine counts, and files can be written as the kubelet writes them."""
+"""A pod of the tests' own: no file of this machine counts; files are written as the kubelet writes them."""
 
 from __future__ import annotations
 

@@ -55,10 +55,14 @@ class Collector:
         }
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.spans: list[Span] = []
+        self.peers: set[str] = set()
         self._arrived = Condition()
 
-    def take(self, path: str, headers: Mapping[str, str], body: ExportTraceServiceRequest) -> None:
+    def take(
+        self, path: str, headers: Mapping[str, str], body: ExportTraceServiceRequest, peer: object
+    ) -> None:
         with self._arrived:
+            self.peers.add(str(peer))
             self.requests.append((path, {name.lower(): value for name, value in headers.items()}))
             self.spans += _spans(body)
             self._arrived.notify_all()
@@ -101,7 +105,9 @@ def _http_collector() -> Iterator[Collector]:
             body = self.rfile.read(int(self.headers["content-length"]))
             if self.headers.get("content-encoding") == "gzip":
                 body = decompress(body)
-            collector.take(self.path, dict(self.headers), ExportTraceServiceRequest.FromString(body))
+            collector.take(
+                self.path, dict(self.headers), ExportTraceServiceRequest.FromString(body), self.client_address
+            )
             self.send_response(200)
             self.send_header("content-type", "application/x-protobuf")
             self.send_header("content-length", "0")
@@ -129,7 +135,7 @@ def _grpc_collector() -> Iterator[Collector]:
 
     class Servicer(services.TraceServiceServicer):  # type: ignore[misc,name-defined]
         def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:  # noqa: N802
-            collector.take("", dict(context.invocation_metadata()), request)
+            collector.take("", dict(context.invocation_metadata()), request, context.peer())
             return ExportTraceServiceResponse()
 
     with ThreadPoolExecutor(4) as threads:
@@ -151,8 +157,8 @@ def _grpc_collector_fixture() -> Iterator[Collector]:
     yield from _grpc_collector()
 
 
-@pytest.fixture(params=["http/protobuf", "grpc"])
-def collector(request: pytest.FixtureRequest) -> Iterator[Collector]:
+@pytest.fixture(name="collector", params=["http/protobuf", "grpc"])
+def _collector_fixture(request: pytest.FixtureRequest) -> Iterator[Collector]:
     """A live collector, once for each protocol."""
     yield from _grpc_collector() if request.param == "grpc" else _http_collector()
 

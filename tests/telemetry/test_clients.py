@@ -38,8 +38,11 @@ class MeshTransport:
         with suppress_http_instrumentation():
             return self.inner.handle_request(request)
 
-    def close(self) -> None:
-        self.inner.close()
+    def __enter__(self) -> None:
+        self.inner.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.inner.__exit__(*error)
 
 
 class AsyncMeshTransport:
@@ -54,8 +57,11 @@ class AsyncMeshTransport:
         with suppress_http_instrumentation():
             return await self.inner.handle_async_request(request)
 
-    async def aclose(self) -> None:
-        await self.inner.aclose()
+    async def __aenter__(self) -> None:
+        await self.inner.__aenter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.inner.__aexit__(*error)
 
 
 @pytest.fixture(name="url")
@@ -79,7 +85,9 @@ def _url() -> Iterator[str]:
     thread.join(5)
 
 
-def test_a_call_makes_one_span_and_its_context_reaches_the_transport(library: Any, spans: Any, url: str) -> None:
+def test_a_call_makes_one_span_and_its_context_reaches_the_transport(
+    library: Any, spans: Any, url: str
+) -> None:
     transport = MeshTransport(library.HTTPTransport())
     with library.Client(transport=transport) as client:
         assert instrument_client(client, spans.provider)
@@ -104,7 +112,9 @@ def test_an_asynchronous_call_makes_one_span(library: Any, spans: Any, url: str)
     assert format(spans.finished[0].context.span_id, "016x") in transport.seen[0]
 
 
-def test_a_client_is_instrumented_once(library: Any, spans: Any, url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_is_instrumented_once(
+    library: Any, spans: Any, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with library.Client(transport=MeshTransport(library.HTTPTransport())) as client:
         assert instrument_client(client, spans.provider)
         assert not instrument_client(client, spans.provider)
@@ -115,9 +125,10 @@ def test_a_client_is_instrumented_once(library: Any, spans: Any, url: str, caplo
 
 
 def test_a_client_of_ones_own_class_is_a_client_too(library: Any, spans: Any) -> None:
-    class ShopClient(library.Client):  # type: ignore[misc,name-defined]
+    class ShopClient(library.Client):  # type: ignore[misc]
         pass
 
+    client: Any
     with ShopClient() as client:
         assert instrument_client(client, spans.provider)
 

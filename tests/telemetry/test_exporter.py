@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
@@ -90,7 +91,8 @@ def test_grpc_takes_an_address_without_a_scheme(
 
 def test_each_exporter_gets_its_processor() -> None:
     plan = Plan(("console", "otlp"), "because", endpoint="http://127.0.0.1:9/v1/traces")
-    console, otlp = span_processors(plan)
+    processors: list[Any] = list(span_processors(plan))
+    console, otlp = processors
 
     assert isinstance(console, SimpleSpanProcessor)
     assert isinstance(otlp, BatchSpanProcessor)
@@ -111,7 +113,9 @@ def test_an_exporter_that_is_not_installed_is_refused_with_those_that_are() -> N
     with pytest.raises(SettingsError) as caught:
         span_processors(Plan(("jaeger",), "because"))
 
-    assert "OTEL_TRACES_EXPORTER='jaeger' is not installed: accepted are console, none, otlp" in str(caught.value)
+    assert "OTEL_TRACES_EXPORTER='jaeger' is not installed: accepted are console, none, otlp" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(("protocol", "package"), [("http/protobuf", "http"), ("grpc", "grpc")])
@@ -130,5 +134,23 @@ def test_what_the_exporter_refuses_is_an_error_of_ours(monkeypatch: pytest.Monke
     """The grpc exporter reads this one itself, whatever timeout it is given."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "soon")
 
-    with pytest.raises(SettingsError, match=r"the exporter refuses what the OTEL_EXPORTER_OTLP_\* variables say: could"):
+    with pytest.raises(
+        SettingsError, match=r"the exporter refuses what the OTEL_EXPORTER_OTLP_\* variables say: could"
+    ):
         span_processors(Plan(("otlp",), "because", protocol="grpc", endpoint="http://127.0.0.1:9"))
+
+
+def test_a_forked_child_opens_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks: list[Callable[[], None]] = []
+
+    def register(*, after_in_child: Callable[[], None]) -> None:
+        hooks.append(after_in_child)
+
+    monkeypatch.setattr(os, "register_at_fork", register)
+    session: Any = getattr(exporter, "_session")()  # noqa: B009
+    before = dict(session.adapters)
+
+    hooks[0]()
+
+    assert list(session.adapters) == list(before)
+    assert not set(map(id, session.adapters.values())) & set(map(id, before.values()))

@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event
+from weakref import ref
 
 import pytest
 
@@ -67,6 +68,45 @@ def test_an_error_is_logged_and_the_next_work_is_done(caplog: pytest.LogCaptureF
     assert "no route to collector" in caplog.text
 
 
+@pytest.fixture(name="fork")
+def _fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Do what happens in a child after a fork, in this process."""
+    hooks: list[Callable[[], None]] = []
+
+    def register(*, after_in_child: Callable[[], None]) -> None:
+        hooks.append(after_in_child)
+
+    monkeypatch.setattr(os, "register_at_fork", register)
+
+    def fork() -> None:
+        for hook in hooks:
+            hook()
+
+    return fork
+
+
+def test_after_a_fork_what_hung_in_the_parent_hangs_no_more(stuck: Event, fork: Callable[[], None]) -> None:
+    errands = Errands()
+    errands.run(stuck.wait, 0.01)
+
+    fork()
+
+    assert not errands.busy
+    assert errands.run(lambda: None, 5)
+
+
+def test_what_nobody_refers_to_any_more_is_not_kept_for_forks(fork: Callable[[], None]) -> None:
+    errands = Errands()
+    errands.run(lambda: None, 5)
+    gone = ref(errands)
+    del errands
+
+    fork()
+
+    assert gone() is None
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_a_forked_child_has_a_thread_of_its_own_and_nothing_of_the_parents_queue(stuck: Event) -> None:
     errands = Errands()
     errands.run(stuck.wait, 0.01)
@@ -78,18 +118,6 @@ def test_a_forked_child_has_a_thread_of_its_own_and_nothing_of_the_parents_queue
     _, status = os.waitpid(child, 0)
 
     assert os.waitstatus_to_exitcode(status) == 0
-
-
-def test_what_nobody_refers_to_any_more_is_not_kept_for_forks() -> None:
-    errands = Errands()
-    errands.run(lambda: None, 5)
-    del errands
-
-    child = os.fork()
-    if child == 0:  # pragma: no cover - not this process
-        os._exit(0)
-
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_signal_handler_may_run_work_while_the_interrupted_code_does() -> None:

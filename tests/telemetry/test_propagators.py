@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 
+import opentelemetry
 import pytest
 from opentelemetry import propagate, trace
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from meshaware.errors import SettingsError
 from meshaware.telemetry.propagators import install_propagators
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -82,7 +86,18 @@ def test_formats_that_code_chose_stay(chosen: TextMapPropagator) -> None:
     assert propagate.get_global_textmap() is chosen
 
 
-def test_a_format_that_is_not_installed_is_refused_by_name(python: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_format_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_PROPAGATORS", "smoke")
+    monkeypatch.delattr(opentelemetry, "propagate")
+    monkeypatch.delitem(sys.modules, "opentelemetry.propagate")
+
+    with pytest.raises(SettingsError, match=r"OTEL_PROPAGATORS='smoke' cannot be used: Propagator smoke"):
+        install_propagators(os.environ)
+
+
+def test_a_process_that_names_such_a_format_gets_that_error(
+    python: Callable[..., subprocess.Popen[str]],
+) -> None:
     script = (
         "import os; from meshaware.errors import SettingsError\n"
         "from meshaware.telemetry import setup_telemetry\n"

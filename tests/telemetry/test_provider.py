@@ -26,7 +26,10 @@ def test_the_resource_is_made_from_the_workload() -> None:
 
 
 def test_what_variables_declare_wins_over_the_workload(monkeypatch: pytest.MonkeyPatch) -> None:
-    declared = {"OTEL_SERVICE_NAME": "stock", "OTEL_RESOURCE_ATTRIBUTES": "service.version=2,service.name=x,team=t"}
+    declared = {
+        "OTEL_SERVICE_NAME": "stock",
+        "OTEL_RESOURCE_ATTRIBUTES": "service.version=2,service.name=x,team=t",
+    }
     for name, value in declared.items():
         monkeypatch.setenv(name, value)
     resource = attributes(Workload(service="inventory", version="1"), declared)

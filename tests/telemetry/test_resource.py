@@ -89,9 +89,16 @@ def test_declared_attributes_win_over_annotations_and_those_over_the_workload() 
 
 def owner(pod: str, **labels: str) -> dict[str, str]:
     attributes = resource_attributes(
-        Workload(pod_name=pod, labels={name.replace("__", "/").replace("_", "-"): value for name, value in labels.items()})
+        Workload(
+            pod_name=pod,
+            labels={name.replace("__", "/").replace("_", "-"): value for name, value in labels.items()},
+        )
     )
-    return {name: value for name, value in attributes.items() if name not in ("k8s.pod.name", "service.instance.id")}
+    return {
+        name: value
+        for name, value in attributes.items()
+        if name not in ("k8s.pod.name", "service.instance.id")
+    }
 
 
 def test_an_owner_is_named_where_a_label_of_its_controller_proves_it() -> None:

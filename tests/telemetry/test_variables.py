@@ -63,7 +63,12 @@ def test_nothing_is_exported_unless_somebody_asks(environ: dict[str, str], reaso
             "http://localhost:4318/v1/traces",
         ),
         # gRPC has no paths, and its addresses may lack a scheme.
-        ({ENDPOINT: "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ("otlp",), "grpc", "http://c:4317"),
+        (
+            {ENDPOINT: "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            ("otlp",),
+            "grpc",
+            "http://c:4317",
+        ),
         ({ENDPOINT: "c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ("otlp",), "grpc", "c:4317"),
         # The variable for traces wins over the general one.
         (
@@ -76,7 +81,12 @@ def test_nothing_is_exported_unless_somebody_asks(environ: dict[str, str], reaso
             "grpc",
             "http://c",
         ),
-        ({"OTEL_TRACES_EXPORTER": "console, otlp", ENDPOINT: "http://c"}, ("console", "otlp"), "http/protobuf", None),
+        (
+            {"OTEL_TRACES_EXPORTER": "console, otlp", ENDPOINT: "http://c"},
+            ("console", "otlp"),
+            "http/protobuf",
+            None,
+        ),
         ({"OTEL_TRACES_EXPORTER": "Console"}, ("console",), "http/protobuf", ""),
         ({"OTEL_TRACES_EXPORTER": "console,console"}, ("console",), "http/protobuf", ""),
         ({"OTEL_TRACES_EXPORTER": "vendor"}, ("vendor",), "http/protobuf", ""),
@@ -229,7 +239,11 @@ def test_excluded_urls_are_those_for_fastapi_or_the_general_ones() -> None:
 
 
 def test_disabled_is_what_the_variable_says() -> None:
-    assert [sdk_disabled({"OTEL_SDK_DISABLED": value}) for value in ("", "false", "True")] == [False, False, True]
+    assert [sdk_disabled({"OTEL_SDK_DISABLED": value}) for value in ("", "false", "True")] == [
+        False,
+        False,
+        True,
+    ]
 
 
 _NAMES = (
@@ -244,11 +258,15 @@ _NAMES = (
     "OTEL_BSP_SCHEDULE_DELAY",
     "OTEL_RESOURCE_ATTRIBUTES",
 )
-_VALUES = st.text(st.sampled_from("ab019.,=:/ %-²é[]@?\x00")) | st.sampled_from(["otlp", "none", "console", "http://c:1", "grpc", "true", "1", "traceidratio"])
+_VALUES = st.text(st.sampled_from("ab019.,=:/ %-²é[]@?\x00")) | st.sampled_from(
+    ["otlp", "none", "console", "http://c:1", "grpc", "true", "1", "traceidratio"]
+)
 
 
 @given(st.dictionaries(st.sampled_from(_NAMES), _VALUES))
-def test_whatever_the_variables_hold_the_answer_is_a_plan_or_an_error_that_names_one(environ: dict[str, str]) -> None:
+def test_whatever_the_variables_hold_the_answer_is_a_plan_or_an_error_that_names_one(
+    environ: dict[str, str],
+) -> None:
     try:
         read_plan(environ)
         declared_resource(environ)

@@ -18,15 +18,15 @@ class HealthEndpoints:
     """
     Answers liveness and readiness itself, as JSON; everything else goes to the application.
 
-    Liveness is 200 for as long as the process answers at all: no proxy is a reason to restart it. Readiness is 200
-    or 503, as `report` says. Neither touches the network. Methods other than `GET` and `HEAD` get 405.
+    Liveness is 200 for as long as the process answers at all: a proxy that is not ready is no reason to
+    restart the application. Readiness is 200 or 503, as `report` says. Neither touches the network. Methods
+    other than `GET` and `HEAD` get 405.
 
     Args:
         app: The application.
         livez: Path of liveness.
         readyz: Path of readiness.
-        report: Whether to send traffic, and what else stands in the answer; called for each, so it must be
-            quick.
+        report: Whether to send traffic, and what else the answer says; called each time, so it must be quick.
 
     Raises:
         SettingsError: A path does not begin with `/`, or both are the same.

@@ -24,8 +24,9 @@ class Parts(NamedTuple):
     library: Library
     own_proxy: bool
     """Whether the caller named a proxy: then it serves every host, inside the mesh too."""
-    own_mounts: frozenset[int]
-    """The caller's mounted transports, by identity."""
+    own_transports: frozenset[int]
+    """The caller's transports, by identity."""
+    http2: bool
 
 
 def parts(
@@ -49,7 +50,8 @@ def parts(
         )
     outgoing = Outgoing(settings, declared_routes(settings) if routes is None else routes)
     mounts: Mapping[str, Any] = prepared.get("mounts") or {}
-    made = Parts(outgoing, library, prepared.get("proxy") is not None, frozenset(map(id, mounts.values())))
+    own = frozenset(map(id, (prepared.get("transport"), *mounts.values())))
+    made = Parts(outgoing, library, prepared.get("proxy") is not None, own, bool(prepared.get("http2")))
     return made, prepared
 
 
@@ -69,12 +71,16 @@ def wrap(client: Any, made: Parts, transport: Callable[..., Any]) -> None:
     `_transport` and `_mounts` are where both libraries keep them; OpenTelemetry's instrumentation relies on the same.
     """
     direct = client._transport  # noqa: SLF001
-    client._transport = transport(direct, made.outgoing, made.library)  # noqa: SLF001
+
+    def wrapped(inner: Any, inside: Any = None) -> Any:
+        watched = not made.http2 and id(inner) not in made.own_transports
+        return transport(inner, made.outgoing, made.library, inside=inside, watched=watched)
+
+    client._transport = wrapped(direct)  # noqa: SLF001
     for pattern, mounted in client._mounts.items():  # noqa: SLF001
         if mounted is not None:
-            from_environment = not made.own_proxy and id(mounted) not in made.own_mounts
-            inside = direct if from_environment else None
-            client._mounts[pattern] = transport(mounted, made.outgoing, made.library, inside)  # noqa: SLF001
+            from_environment = not made.own_proxy and id(mounted) not in made.own_transports
+            client._mounts[pattern] = wrapped(mounted, direct if from_environment else None)  # noqa: SLF001
 
 
 def close_connections(client: Any) -> None:

@@ -1,20 +1,21 @@
 """
-The synchronous deadline: every read and write of a connection asks how long the call in hand still has.
+The deadline of a connection: every read and write asks how long the call in hand still has.
 
-A thread cannot be cancelled, so the only way to end a call in time is to never wait longer than what is left. httpcore
-announces each connection it opens through its `trace` extension; the stream it hands over is watched from then on,
-also when the pool gives the connection to a later call.
+httpcore announces each connection it opens through its `trace` extension; the stream it hands over is watched from then
+on, also when the pool gives the connection to a later call. A thread cannot be cancelled, so for synchronous calls this
+is the only way to end in time. For asynchronous ones it is the cheap way: the timer that httpcore sets for each read
+anyway is set to what is left, and no cancel scope is needed beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from meshaware.client.call import Call
 
-__all__ = ["ShrinkingTimeouts", "TimeUp", "active_call", "tracer"]
+__all__ = ["ShrinkingTimeouts", "TimeUp", "active_call", "async_tracer", "tracer"]
 
 active_call: ContextVar[Call | None] = ContextVar("meshaware_active_call", default=None)
 
@@ -65,6 +66,34 @@ def tracer(call: Call, theirs: Callable[[str, Any], None] | None) -> Callable[[s
             theirs(name, info)
 
     return trace
+
+
+def async_tracer(
+    call: Call, theirs: Callable[[str, Any], Awaitable[None]] | None
+) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
+    """As `tracer`, for httpcore's asynchronous side."""
+
+    async def trace(name: str, info: Mapping[str, Any]) -> None:
+        call.event(name)
+        if name in _BORN:
+            _async_watch(info["return_value"])
+        if theirs is not None:
+            await theirs(name, info)
+
+    return trace
+
+
+def _async_watch(stream: Any) -> None:
+    read: Callable[..., Awaitable[bytes]] = stream.read
+    write: Callable[..., Awaitable[None]] = stream.write
+
+    async def watched_read(max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await read(max_bytes, timeout=_clamped(timeout))
+
+    async def watched_write(buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await write(buffer, timeout=_clamped(timeout))
+
+    stream.read, stream.write = watched_read, watched_write
 
 
 def _watch(stream: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import anyio
 
@@ -21,19 +21,26 @@ __all__ = ["AsyncBody", "Body", "Fate"]
 class Fate:
     """What a body needs to know of its call: when it ends, which errors to raise, whom to tell when it closes."""
 
-    __slots__ = ("call", "fail", "finished", "timeout")
+    __slots__ = ("call", "fail", "finished", "timeout", "watched")
 
     def __init__(
-        self, call: Call, timeout: type[Exception], fail: Callable[[Exception | None], NoReturn], finished: Callable[[], None] | None
+        self,
+        call: Call,
+        timeout: type[Exception],
+        fail: Callable[[Exception | None], NoReturn],
+        finished: Callable[[], None] | None,
+        *,
+        watched: bool,
     ) -> None:
         self.call = call
         self.timeout = timeout
         self.fail = fail
         self.finished = finished
+        self.watched = watched
 
 
 class AsyncBody:
-    """An asynchronous body; each chunk is awaited under a cancel scope that ends with the call."""
+    """An asynchronous body; each chunk is read with what is left of the call, or awaited no longer than that."""
 
     def __init__(self, inner: Any, fate: Fate) -> None:
         self._inner = inner
@@ -42,7 +49,9 @@ class AsyncBody:
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The inner stream's own iterator where nothing bounds the body."""
         chunks: AsyncIterator[bytes] = aiter(self._inner)
-        return chunks if self._fate.call.end is None else _BoundedChunks(chunks, self._fate)
+        if self._fate.call.end is None:
+            return chunks
+        return _WatchedChunks(chunks, self._fate) if self._fate.watched else _ScopedChunks(chunks, self._fate)
 
     async def aclose(self) -> None:
         """Close the inner stream."""
@@ -51,20 +60,47 @@ class AsyncBody:
             self._fate.finished()
 
 
-class _BoundedChunks:
+class _Chunks:
     __slots__ = ("_chunks", "_fate")
 
     def __init__(self, chunks: AsyncIterator[bytes], fate: Fate) -> None:
         self._chunks = chunks
         self._fate = fate
 
-    def __aiter__(self) -> _BoundedChunks:
+    def __aiter__(self) -> Self:
         return self
+
+
+class _WatchedChunks(_Chunks):
+    """Chunks of a watched connection: its reads end with the call."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> bytes:
+        fate = self._fate
+        if fate.call.expired():
+            fate.fail(None)
+        token = active_call.set(fate.call)
+        try:
+            return await anext(self._chunks)
+        except TimeUp:
+            fate.fail(None)
+        except fate.timeout as error:
+            if fate.call.expired():
+                fate.fail(error)
+            raise
+        finally:
+            active_call.reset(token)
+
+
+class _ScopedChunks(_Chunks):
+    """Chunks of any other stream: each is awaited under a cancel scope, opened and closed within one chunk."""
+
+    __slots__ = ()
 
     async def __anext__(self) -> bytes:
         fate = self._fate
         left = fate.call.left()
-        # Never held across a yield: the scope is opened and closed within one chunk.
         with anyio.CancelScope(deadline=math.inf if left is None else anyio.current_time() + left):
             try:
                 return await anext(self._chunks)

@@ -2,23 +2,21 @@
 The wrapping transports: one asynchronous, one synchronous, for httpx and httpx2 alike.
 
 They have no base class of either library and pass the inner response through; they only replace its stream, by a class
-that the library accepts. The asynchronous total is a cancel scope and exact. The synchronous one clamps every read and
-write (see `clamp`): exact too, but for name resolution and for connecting to several addresses, which Python cannot
-interrupt.
+that the library accepts. The total is held by the connections (see `clamp`): exact, but for what a thread cannot
+interrupt in a synchronous call, name resolution and connecting to several addresses. Asynchronous calls through a
+transport of the caller's, or over HTTP/2, where one call waits for what another reads, run under a cancel scope.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import anyio
 
-from meshaware.client.call import Call
-from meshaware.client.clamp import ShrinkingTimeouts, TimeUp, active_call, tracer
+from meshaware.client.clamp import ShrinkingTimeouts, TimeUp, active_call, async_tracer, tracer
 from meshaware.client.library import Library, deadline_error, sidecar_error
 from meshaware.client.outgoing import Leaving, Outgoing
 from meshaware.client.report import REPORT, CallReport
@@ -38,13 +36,17 @@ class _Wrapping:
         outgoing: Makes requests ready.
         library: Which client library these are the transports of.
         inside: The transport for hosts inside the mesh, where `inner` leads through a proxy from the environment.
+        watched: Whether the connections of `inner` can hold the total of a call.
     """
 
-    def __init__(self, inner: Any, outgoing: Outgoing, library: Library, inside: Any = None) -> None:
+    def __init__(
+        self, inner: Any, outgoing: Outgoing, library: Library, *, inside: Any = None, watched: bool = False
+    ) -> None:
         self._inner = inner
         self._outgoing = outgoing
         self._library = library
         self._inside = inner if inside is None else inside
+        self._watched = watched
 
     def _choose(self, leaving: Leaving) -> Any:
         return self._inside if leaving.inside else self._inner
@@ -71,7 +73,7 @@ class _Wrapping:
         finished = None
         if leaving.observed is not None:
             finished = self._outgoing.observer(leaving)
-        response.stream = stream(response.stream, Fate(call, self._library.timeout, fail, finished))
+        response.stream = stream(response.stream, Fate(call, self._library.timeout, fail, finished, watched=self._watched))
         return response
 
 
@@ -85,8 +87,34 @@ class AsyncMeshTransport(_Wrapping):
         if call.expired():
             raise deadline_error(self._library, call, request)
         extensions: dict[str, Any] = leaving.request.extensions
-        extensions["trace"] = _async_tracer(call, extensions.get("trace"))
-        response = None
+        extensions["trace"] = async_tracer(call, extensions.get("trace"))
+        send = self._send_watched if self._watched else self._send_scoped
+        try:
+            # Instrumented by OpenTelemetry from outside, the call has its span already; a second one would be made
+            # where httpx's own transport is instrumented as well.
+            if "handle_async_request" in vars(self):
+                with without_client_spans():
+                    response = await send(leaving)
+            else:
+                response = await send(leaving)
+        except (TimeUp, *self._library.failures) as error:
+            failure = self._failure(leaving, request, error)
+            if failure is error:
+                raise
+            raise failure from error
+        return self._answered(leaving, request, response, self._library.async_stream)
+
+    async def _send_watched(self, leaving: Leaving) -> Any:
+        extensions: dict[str, Any] = leaving.request.extensions
+        extensions["timeout"] = ShrinkingTimeouts(extensions["timeout"], leaving.call)
+        token = active_call.set(leaving.call)
+        try:
+            return await self._choose(leaving).handle_async_request(leaving.request)
+        finally:
+            active_call.reset(token)
+
+    async def _send_scoped(self, leaving: Leaving) -> Any:
+        call = leaving.call
         with anyio.CancelScope() as scope:
 
             def move(end: float | None) -> None:
@@ -95,23 +123,10 @@ class AsyncMeshTransport(_Wrapping):
             move(call.end)
             call.on_end = move
             try:
-                # Instrumented by OpenTelemetry from outside, the call has its span already; a second one would be
-                # made where httpx's own transport is instrumented as well.
-                if "handle_async_request" in vars(self):
-                    with without_client_spans():
-                        response = await self._choose(leaving).handle_async_request(leaving.request)
-                else:
-                    response = await self._choose(leaving).handle_async_request(leaving.request)
-            except self._library.failures as error:
-                failure = self._failure(leaving, request, error)
-                if failure is error:
-                    raise
-                raise failure from error
+                return await self._choose(leaving).handle_async_request(leaving.request)
             finally:
                 call.on_end = None
-        if response is None:
-            raise deadline_error(self._library, call, request)
-        return self._answered(leaving, request, response, self._library.async_stream)
+        raise TimeUp
 
     async def aclose(self) -> None:
         """Close the wrapped transport."""
@@ -178,13 +193,3 @@ class MeshTransport(_Wrapping):
         """Leave the wrapped transport."""
         self._inner.__exit__(exc_type, exc_value, traceback)
 
-
-def _async_tracer(
-    call: Call, theirs: Callable[[str, Any], Awaitable[None]] | None
-) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
-    async def trace(name: str, info: Mapping[str, Any]) -> None:
-        call.event(name)
-        if theirs is not None:
-            await theirs(name, info)
-
-    return trace

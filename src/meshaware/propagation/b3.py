@@ -10,40 +10,24 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["valid_b3", "valid_flags", "valid_sampled", "valid_span_id", "valid_trace_id"]
+__all__ = ["FLAGS", "SAMPLED", "match_b3", "match_span_id", "match_trace_id"]
 
 _TRACE_ID = rb"(?!0+(?![0-9a-f]))(?:[0-9a-f]{16}){1,2}"
 _SPAN_ID = rb"(?!0{16})[0-9a-f]{16}"
 
-_match_trace_id = re.compile(_TRACE_ID).fullmatch
-_match_span_id = re.compile(_SPAN_ID).fullmatch
-_match_b3 = re.compile(
-    rb"[01d]|" + _TRACE_ID + rb"-" + _SPAN_ID + rb"(?:-[01d](?:-[0-9a-f]{16})?)?"
+match_trace_id = re.compile(_TRACE_ID).fullmatch
+"""Return something true for 16 or 32 hexadecimal digits that are not all zero."""
+
+match_span_id = re.compile(_SPAN_ID).fullmatch
+"""Return something true for 16 hexadecimal digits that are not all zero."""
+
+match_b3 = re.compile(
+    rb"[01d]|" + _TRACE_ID + rb"-" + _SPAN_ID + rb"(?:-[01d](?:-" + _SPAN_ID + rb")?)?"
 ).fullmatch
+"""Return something true for a well-formed single `b3`: identifiers, or a decision alone."""
 
+SAMPLED = frozenset({b"0", b"1", b"true", b"false"})
+"""Values of `x-b3-sampled`; the words are those of tracers older than the specification."""
 
-def valid_b3(value: bytes) -> bool:
-    """
-    Tell whether a single `b3` header is well-formed: identifiers with what may follow, or a decision alone.
-    """
-    return _match_b3(value) is not None
-
-
-def valid_trace_id(value: bytes) -> bool:
-    """Tell whether it is 16 or 32 hexadecimal digits, not all zero."""
-    return _match_trace_id(value) is not None
-
-
-def valid_span_id(value: bytes) -> bool:
-    """Tell whether it is 16 hexadecimal digits, not all zero."""
-    return _match_span_id(value) is not None
-
-
-def valid_sampled(value: bytes) -> bool:
-    """Tell whether it is a decision; `true` and `false` are of tracers older than the specification."""
-    return value in (b"0", b"1", b"true", b"false")
-
-
-def valid_flags(value: bytes) -> bool:
-    """Tell whether it is the debug flag, set or not."""
-    return value in (b"0", b"1")
+FLAGS = frozenset({b"0", b"1"})
+"""Values of `x-b3-flags`: the debug flag, set or not."""

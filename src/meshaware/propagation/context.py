@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
 from meshaware.propagation.hosts import HostPolicy
-from meshaware.propagation.names import Pair
+from meshaware.propagation.names import BAGGAGE, Pair
 from meshaware.propagation.outgoing import Cargo, Changes, Present, changes, load, wanted_forms
 from meshaware.propagation.spans import live_baggage, live_trace_headers, tracing_loaded
 
@@ -38,10 +38,9 @@ __all__ = [
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_NOTHING = load(())
+_NOTHING = load({})
 
-# Stricter than URLs are: what two clients might read differently (a backslash, a second @) has no host for
-# us.
+# Stricter than URLs are: what two clients might read differently (a backslash, a second @) has no host here.
 _URL = re.compile(
     r"(?:https?|wss?)://(?:[^\x00-\x20@/?#\\]*@)?(\[[0-9a-f:.]*\]|[0-9a-z._-]+)(?::[0-9]*)?(?=[/?#]|\Z)",
     re.ASCII | re.IGNORECASE,
@@ -59,28 +58,25 @@ class Carried:
         hosts: Who may get them.
     """
 
-    __slots__ = ("_cargo", "_found", "_headers", "hosts")
+    __slots__ = ("_cargo", "_found", "hosts")
 
     def __init__(self, found: Sequence[Pair], hosts: HostPolicy) -> None:
         self._found = found
-        self._headers: tuple[Pair, ...] | None = None
         self._cargo: Cargo | None = None
         self.hosts = hosts
 
     @property
-    def headers(self) -> tuple[Pair, ...]:
-        """Those fit to go out: verbatim, valid, each name once."""
+    def cargo(self) -> Cargo:
+        """What is fit to go out, for `changes`."""
         # Two threads may both do this; they come to the same.
-        if self._headers is None:
-            self._headers = fit(self._found)
-        return self._headers
+        if self._cargo is None:
+            self._cargo = load(fit(self._found))
+        return self._cargo
 
     @property
-    def cargo(self) -> Cargo:
-        """The same, divided for `changes`."""
-        if self._cargo is None:
-            self._cargo = load(self.headers)
-        return self._cargo
+    def headers(self) -> tuple[Pair, ...]:
+        """What is fit to go out: verbatim, valid, each name once."""
+        return tuple(self.cargo.came.items())
 
     def __repr__(self) -> str:
         return f"<Carried: {len(self.headers)} headers for {self.hosts!r}>"
@@ -228,8 +224,8 @@ def _changes(present: Present) -> Changes:
     if not tracing_loaded():
         return changes(cargo, present)
     single, multi = wanted_forms(cargo, present)
-    live = live_trace_headers(cargo.story, b3=single, multi=multi)
-    return changes(cargo, present, live, live_baggage(cargo.baggage))
+    live = live_trace_headers(cargo.came, b3=single, multi=multi)
+    return changes(cargo, present, live, live_baggage(cargo.came.get(BAGGAGE)))
 
 
 def _encoded(text: str | bytes) -> bytes:

@@ -6,7 +6,7 @@ The values were written by whoever called, so each is hostile until looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from meshaware.propagation import b3, w3c
@@ -23,14 +23,23 @@ from meshaware.propagation.names import (
     Pair,
 )
 
-__all__ = ["MAX_COUNT", "MAX_LIST", "MAX_TOTAL", "MAX_VALUE", "Rule", "fit", "rule_of", "valid_text"]
+__all__ = [
+    "MAX_COUNT",
+    "MAX_LIST",
+    "MAX_TOTAL",
+    "MAX_VALUE",
+    "Rule",
+    "fit",
+    "is_fit",
+    "rule_of",
+]
 
 MAX_VALUE = 4096
 """Bytes of one value."""
 MAX_LIST = 8192
 """Bytes of `tracestate` and of `baggage`, which must reach 512 and 8192 by their specifications."""
 MAX_TOTAL = 16384
-"""Bytes of all names and values together."""
+"""Bytes of all values together."""
 MAX_COUNT = 64
 """Headers."""
 
@@ -39,39 +48,40 @@ _BLANK = b" \t"
 _TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 
-def valid_text(value: bytes) -> bool:
-    """Tell whether the bytes may stand in an HTTP header: no control characters, no line breaks."""
-    return not value.translate(None, _TEXT)
-
-
 class Rule(NamedTuple):
     """What the value of a header must be."""
 
-    valid: Callable[[bytes], bool]
+    valid: Callable[[bytes], object]
+    """Returns something true for a value that may go out."""
     limit: int
     says: str
     """The rule in words, for the error where code gives a value that breaks it."""
 
 
-_PLAIN = Rule(valid_text, MAX_VALUE, "text without control characters and line breaks (RFC 9110, 5.5)")
+def _is_text(value: bytes) -> bool:
+    return not value.translate(None, _TEXT)
+
+
+_SPAN_ID_SAYS = "16 lower-case hex digits, not all zero"
+_PLAIN = Rule(_is_text, MAX_VALUE, "text without control characters and line breaks (RFC 9110, 5.5)")
 _RULES = {
     TRACEPARENT: Rule(
-        w3c.valid_traceparent,
+        w3c.match_traceparent,
         MAX_VALUE,
         "00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower-case, identifiers not all zero",
     ),
     TRACESTATE: Rule(w3c.valid_tracestate, MAX_LIST, "key=value, up to 32 of them with commas between"),
-    BAGGAGE: Rule(valid_text, MAX_LIST, _PLAIN.says),
+    BAGGAGE: Rule(_is_text, MAX_LIST, _PLAIN.says),
     B3: Rule(
-        b3.valid_b3,
+        b3.match_b3,
         MAX_VALUE,
         "<16 or 32 hex digits>-<16 hex digits>, then -0, -1 or -d, then -<16 hex digits>; or 0, 1 or d alone",
     ),
-    X_B3_TRACEID: Rule(b3.valid_trace_id, MAX_VALUE, "16 or 32 lower-case hex digits, not all zero"),
-    X_B3_SPANID: Rule(b3.valid_span_id, MAX_VALUE, "16 lower-case hex digits, not all zero"),
-    X_B3_PARENTSPANID: Rule(b3.valid_span_id, MAX_VALUE, "16 lower-case hex digits, not all zero"),
-    X_B3_SAMPLED: Rule(b3.valid_sampled, MAX_VALUE, "0 or 1"),
-    X_B3_FLAGS: Rule(b3.valid_flags, MAX_VALUE, "0 or 1"),
+    X_B3_TRACEID: Rule(b3.match_trace_id, MAX_VALUE, "16 or 32 lower-case hex digits, not all zero"),
+    X_B3_SPANID: Rule(b3.match_span_id, MAX_VALUE, _SPAN_ID_SAYS),
+    X_B3_PARENTSPANID: Rule(b3.match_span_id, MAX_VALUE, _SPAN_ID_SAYS),
+    X_B3_SAMPLED: Rule(b3.SAMPLED.__contains__, MAX_VALUE, "0 or 1"),
+    X_B3_FLAGS: Rule(b3.FLAGS.__contains__, MAX_VALUE, "0 or 1"),
 }
 _LISTS = (TRACESTATE, BAGGAGE)
 
@@ -81,12 +91,18 @@ def rule_of(name: bytes) -> Rule:
     return _RULES.get(name, _PLAIN)
 
 
-def fit(found: Iterable[Pair]) -> tuple[Pair, ...]:
+def is_fit(name: bytes, value: bytes) -> bool:
+    """Tell whether this value may go out under this name."""
+    valid, limit, _ = _RULES.get(name, _PLAIN)
+    return 0 < len(value) <= limit and bool(valid(value))
+
+
+def fit(found: Sequence[Pair]) -> dict[bytes, bytes]:
     """
     Return what may go out of what came in: verbatim, each name once, in the order of arrival.
 
-    - Repeated lines of `tracestate` and `baggage` are joined with commas (RFC 9110, 5.3); of any other
-      header the first line that is not empty counts, but two of `traceparent` are none (W3C Trace Context).
+    - Repeated lines of `tracestate` and `baggage` are joined with commas (RFC 9110, 5.3); of any other header
+      the first line that is not empty counts, but two of `traceparent` are none (W3C Trace Context).
     - A value that breaks its rule is left out, and with it what means nothing alone: `tracestate` without
       `traceparent`, one B3 identifier without the other.
     - What does not fit into the bounds any more is left out.
@@ -94,18 +110,21 @@ def fit(found: Iterable[Pair]) -> tuple[Pair, ...]:
     Args:
         found: Lower-case names with their values.
     """
+    lines = dict(found)
+    if len(lines) != len(found):
+        lines = _one_each(found)
+    rules = _RULES
     fitting: dict[bytes, bytes] = {}
-    total = 0
-    for name, value in _one_each(found).items():
-        rule = _RULES.get(name, _PLAIN)
-        if len(value) > rule.limit or not rule.valid(value):
-            continue
-        size = len(name) + len(value)
-        if total + size <= MAX_TOTAL and len(fitting) < MAX_COUNT:
-            total += size
+    for name, line in lines.items():
+        # Blanks around a value are not part of it (RFC 9110, 5.5), and few servers leave any.
+        value = line.strip(_BLANK)
+        valid, limit, _ = rules.get(name, _PLAIN)
+        if value and len(value) <= limit and valid(value):
             fitting[name] = value
+    if len(fitting) > MAX_COUNT or len(b"".join(fitting.values())) > MAX_TOTAL:
+        fitting = _bounded(fitting)
     _drop_orphans(fitting)
-    return tuple(fitting.items())
+    return fitting
 
 
 def _one_each(found: Iterable[Pair]) -> dict[bytes, bytes]:
@@ -126,6 +145,16 @@ def _one_each(found: Iterable[Pair]) -> dict[bytes, bytes]:
             ambiguous = True
     if ambiguous:
         del kept[TRACEPARENT]
+    return kept
+
+
+def _bounded(headers: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    kept: dict[bytes, bytes] = {}
+    total = 0
+    for name, value in headers.items():
+        if len(kept) < MAX_COUNT and total + len(value) <= MAX_TOTAL:
+            kept[name] = value
+            total += len(value)
     return kept
 
 

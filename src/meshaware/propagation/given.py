@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 from meshaware.propagation.fitness import MAX_COUNT, MAX_TOTAL, rule_of
 from meshaware.propagation.headers import warn_of
@@ -17,6 +17,7 @@ from meshaware.propagation.names import (
     X_B3_TRACEID,
     Pair,
     danger,
+    is_name,
     obstacle,
 )
 
@@ -24,7 +25,6 @@ __all__ = ["GivenHeaders", "merge", "read_given"]
 
 GivenHeaders = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
 _SHOWN = 80
 _NEEDS = {
     TRACESTATE: TRACEPARENT,
@@ -47,9 +47,9 @@ def read_given(headers: GivenHeaders, stacklevel: int) -> tuple[Pair, ...]:
             needs, or it is too much altogether.
     """
     read: dict[bytes, bytes] = {}
-    pairs: Iterable[tuple[str | bytes, str | bytes]]
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    for given, text in pairs:
+    for given, text in (
+        cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
+    ):
         name = _name(given)
         if name in read:
             raise ValueError(f"header {_shown(given)} is given twice: give it once")
@@ -80,8 +80,9 @@ def merge(outer: Sequence[Pair], inner: Sequence[Pair]) -> tuple[Pair, ...]:
 
 
 def _name(given: str | bytes) -> bytes:
-    name = (given.encode("ascii", "replace") if isinstance(given, str) else given).lower()
-    if not _TOKEN.fullmatch(name) or (isinstance(given, str) and not given.isascii()):
+    # What is not ASCII stays so, and is no name.
+    name = (given.encode() if isinstance(given, str) else given).lower()
+    if not is_name(name):
         raise ValueError(
             f"{_shown(given)} is no header name: letters, digits and dashes, at most 128 of them"
         )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable
 from typing import ClassVar
 
 from meshaware.errors import SettingsError
 from meshaware.propagation.fitness import fit
-from meshaware.propagation.names import SETS, Pair, danger, obstacle
+from meshaware.propagation.names import SETS, Pair, danger, is_name, obstacle
 
 __all__ = ["DangerousHeaderWarning", "HeaderSet", "warn_of"]
 
-_TOKEN = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]{1,128}")
 _SHOWN = 80
 _warned: set[bytes] = set()
 
@@ -113,7 +111,7 @@ class HeaderSet:
         Args:
             raw: As for `select`.
         """
-        return fit(self.select(raw))
+        return tuple(fit(self.select(raw)).items())
 
 
 def warn_of(name: bytes, where: str, stacklevel: int) -> None:
@@ -127,16 +125,16 @@ def warn_of(name: bytes, where: str, stacklevel: int) -> None:
 
 
 def _is_free(name: bytes) -> bool:
-    return obstacle(name) is None and danger(name) is None
+    return is_name(name) and obstacle(name) is None and danger(name) is None
 
 
 def _name(item: str, word: str) -> bytes:
-    if not _TOKEN.fullmatch(word):
+    name = word.encode()
+    if "*" in word or not is_name(name):
         raise SettingsError(
             f"MESHAWARE_HEADERS names {_shown(item)}: no header name. Write a set ({', '.join(SETS)}),"
             " a name (x-tenant) or a prefix that ends in a dash and an asterisk (x-shop-*)"
         )
-    name = word.encode()
     reason = obstacle(name)
     if reason is not None:
         raise SettingsError(
@@ -147,11 +145,11 @@ def _name(item: str, word: str) -> bytes:
 
 
 def _prefix(item: str, word: str) -> bytes:
-    if not _TOKEN.fullmatch(word) or word in ("-", "x-"):
+    prefix = word.encode()
+    if "*" in word or not is_name(prefix) or word in ("-", "x-"):
         raise SettingsError(
             f"MESHAWARE_HEADERS names {_shown(item)}: too much begins like that. Name more of it (x-shop-*)"
         )
-    prefix = word.encode()
     reason = obstacle(prefix)
     if reason is not None:
         raise SettingsError(

@@ -38,7 +38,7 @@ class HostPolicy:
     Inside are single labels (`orders`), `*.svc`, everything under the cluster's domain,
     `*.svc.clusterset.local`, and what is listed. Everything else is outside; so are `localhost` and every
     address, unless listed. A name of two labels (`orders.shop`) is outside as well: it may be a public one.
-    Port, case and a dot at the end do not matter.
+    Port and case do not matter, nor does a dot at the end of more than one label.
 
     Args:
         mesh_hosts: Further hosts (`api.corp.example`), suffixes (`.corp.example` or `*.corp.example`:
@@ -55,7 +55,7 @@ class HostPolicy:
         domain = cluster_domain.strip().lower().strip(".")
         if not _is_name(domain):
             raise SettingsError(
-                f"MESHAWARE_CLUSTER_DOMAIN={_shown(cluster_domain)} is no DNS domain; write one like cluster.local"
+                f"MESHAWARE_CLUSTER_DOMAIN={_shown(cluster_domain)}: no DNS domain such as cluster.local"
             )
         names: set[str] = set()
         suffixes: set[str] = set()
@@ -101,12 +101,15 @@ class HostPolicy:
     def _judge(self, name: str | None) -> bool:
         if name is None:
             return False
+        absolute = name.endswith(".")
+        name = name.removesuffix(".")
         if name in self._names or name.endswith(self._suffixes):
             return True
         if ":" in name or _NUMBER.fullmatch(name):
             return bool(self._networks) and self._in_network(name)
         if "." not in name:
-            return name not in _ONESELF
+            # With a dot at its end it is a top-level domain, not a name that the cluster completes.
+            return not absolute and name not in _ONESELF
         return name.endswith((".svc", "." + self._domain, ".svc.clusterset.local"))
 
     def _in_network(self, name: str) -> bool:
@@ -136,7 +139,7 @@ class HostPolicy:
 
 
 def _name_of(host: str | bytes) -> str | None:
-    """Give the host without port, brackets and the dot at its end, lower-case; None for what is no host."""
+    """Give the host without port and brackets, lower-case; None for what is no host."""
     if not host.isascii():
         return None
     text = (host.decode("ascii") if isinstance(host, bytes) else host).lower()
@@ -147,8 +150,7 @@ def _name_of(host: str | bytes) -> str | None:
     if text.count(":") > 1:
         return text if _ADDRESS.fullmatch(text) else None
     name, colon, port = text.partition(":")
-    name = name.removesuffix(".")
-    return name if _is_name(name) and _PORT.fullmatch(colon + port) else None
+    return name if _is_name(name.removesuffix(".")) and _PORT.fullmatch(colon + port) else None
 
 
 def _is_name(text: str) -> bool:

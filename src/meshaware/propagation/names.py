@@ -1,9 +1,8 @@
-"""
-The names of headers: the sets that are carried by name, and those that are dangerous or impossible to carry.
-"""
+"""The names of headers: the sets carried by name, and those that are dangerous or impossible to carry."""
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "X_B3_TRACEID",
     "Pair",
     "danger",
+    "is_name",
     "obstacle",
 ]
 
@@ -114,6 +114,15 @@ _IMPOSSIBLE = frozenset(
     }
 )
 _IMPOSSIBLE_PREFIXES = (b"content-", b"if-", b"sec-websocket-")
+
+
+# RFC 9110, 5.1; that long is none that anybody uses.
+_match_name = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]{1,128}").fullmatch
+
+
+def is_name(name: bytes) -> bool:
+    """Tell whether it is the name of a header, lower-case."""
+    return _match_name(name) is not None
 
 
 def obstacle(name: bytes) -> str | None:

@@ -13,7 +13,7 @@ Every other header goes on as it came, unless the request has one of that name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from meshaware.propagation.names import (
@@ -41,52 +41,32 @@ _NONE: frozenset[bytes] = frozenset()
 
 
 class Cargo(NamedTuple):
-    """Carried headers, divided into what tells of the trace and what does not."""
+    """What is carried."""
 
-    plain: tuple[Pair, ...]
-    story: tuple[Pair, ...]
-    all: tuple[Pair, ...]
-    forms: frozenset[bytes]
-    """Names of the trace headers that came in, those included that do not go on."""
-    sensitive: frozenset[bytes]
-    """Names of which a request may have none if `all` is to go on it just so."""
-    baggage: bytes | None
+    came: Mapping[bytes, bytes]
+    """All of it, by name."""
+    goes: tuple[Pair, ...]
+    """What goes on where neither the request nor a tracer has trace headers of its own."""
 
 
 class Changes(NamedTuple):
     """What to do to a request's headers."""
 
-    add: tuple[Pair, ...]
+    add: Sequence[Pair]
     drop: frozenset[bytes]
     """Lower-case names to take away first; only beside a live span, where they tell of another."""
 
 
-def load(headers: Iterable[Pair]) -> Cargo:
+def load(came: Mapping[bytes, bytes]) -> Cargo:
     """
-    Divide what is carried.
+    Decide what of the carried headers goes on by itself.
 
     A single `b3` beside `x-b3-traceid` stays behind: Envoys before 1.40 advance only the latter and read the
     former first, so that the two tell of different spans from the first proxy on.
     """
-    plain: list[Pair] = []
-    trace: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in TRACE_NAMES:
-            trace[name] = value
-        else:
-            plain.append((name, value))
-    forms = frozenset(trace)
-    if X_B3_TRACEID in trace:
-        trace.pop(B3, None)
-    everything = (*plain, *trace.items())
-    return Cargo(
-        plain=tuple(plain),
-        story=tuple(trace.items()),
-        all=everything,
-        forms=forms,
-        sensitive=POSITIONS.union(name for name, _ in everything),
-        baggage=dict(plain).get(BAGGAGE),
-    )
+    if B3 in came and X_B3_TRACEID in came:
+        return Cargo(came, tuple(pair for pair in came.items() if pair[0] != B3))
+    return Cargo(came, tuple(came.items()))
 
 
 def wanted_forms(cargo: Cargo, present: Present) -> tuple[bool, bool]:
@@ -97,8 +77,8 @@ def wanted_forms(cargo: Cargo, present: Present) -> tuple[bool, bool]:
         Whether as the single `b3`, and whether as several `x-b3-*`.
     """
     return (
-        B3 in cargo.forms or B3 in present,
-        not X_B3_NAMES.isdisjoint(cargo.forms) or X_B3_TRACEID in present,
+        B3 in cargo.came or B3 in present,
+        X_B3_TRACEID in present or not X_B3_NAMES.isdisjoint(cargo.came),
     )
 
 
@@ -114,21 +94,25 @@ def changes(
         live: The live span in the forms that `wanted_forms` asks for; None where there is none.
         baggage: What goes in the place of the carried `baggage`.
     """
-    if live is None and baggage is None and cargo.sensitive.isdisjoint(present):
-        return Changes(cargo.all, _NONE)
-    plain = [pair for pair in cargo.plain if pair[0] not in present]
-    if baggage is not None and BAGGAGE not in present:
-        plain = [*(pair for pair in plain if pair[0] != BAGGAGE), (BAGGAGE, baggage)]
-    story = dict(cargo.story) if live is None else live
-    if not POSITIONS.isdisjoint(present) and not _tells(present, story, trusted=live is not None):
-        return Changes(tuple(plain), _NONE)
+    positioned = not POSITIONS.isdisjoint(present)
+    if live is None and baggage is None and not positioned and cargo.came.keys().isdisjoint(present):
+        return Changes(cargo.goes, _NONE)
+    plain = {name: value for name, value in cargo.goes if name not in TRACE_NAMES}
+    if baggage is not None:
+        plain[BAGGAGE] = baggage
+    story = live
+    if story is None:
+        story = {name: value for name, value in cargo.goes if name in TRACE_NAMES}
     drop = _NONE
-    if live is not None:
+    if positioned and not _tells(present, story, trusted=live is not None):
+        story = {}
+    elif live is not None:
         drop = frozenset(
             name for name in _REWRITTEN.intersection(present) if present[name] not in (None, live.get(name))
         )
-    told = (pair for pair in story.items() if pair[0] not in present or pair[0] in drop)
-    return Changes((*plain, *told), drop)
+    add = [pair for pair in plain.items() if pair[0] not in present]
+    add += [pair for pair in story.items() if pair[0] not in present or pair[0] in drop]
+    return Changes(add, drop)
 
 
 def _tells(present: Present, story: Mapping[bytes, bytes], *, trusted: bool) -> bool:

@@ -8,7 +8,7 @@ without tracing does not pay for the import.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
@@ -21,17 +21,15 @@ from meshaware.propagation.names import (
     X_B3_SAMPLED,
     X_B3_SPANID,
     X_B3_TRACEID,
-    Pair,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from opentelemetry.trace import Span
 
 __all__ = ["live_baggage", "live_trace_headers", "tracing_loaded", "without_client_spans"]
 
 _SAMPLED = 1
+_POSITIONS = (TRACEPARENT, X_B3_SPANID, B3)
 
 
 def tracing_loaded() -> bool:
@@ -39,7 +37,7 @@ def tracing_loaded() -> bool:
     return "opentelemetry.trace" in sys.modules
 
 
-def live_trace_headers(story: Iterable[Pair], *, b3: bool, multi: bool) -> dict[bytes, bytes] | None:
+def live_trace_headers(came: Mapping[bytes, bytes], *, b3: bool, multi: bool) -> dict[bytes, bytes] | None:
     """
     Write the live span as trace headers: W3C always, B3 as asked. None where no span is live.
 
@@ -48,7 +46,7 @@ def live_trace_headers(story: Iterable[Pair], *, b3: bool, multi: bool) -> dict[
     to the receiver.
 
     Args:
-        story: Trace headers that came in.
+        came: The headers that came in.
         b3: Also as the single `b3`.
         multi: Also as `x-b3-traceid`, `x-b3-spanid` and `x-b3-sampled`.
     """
@@ -59,7 +57,7 @@ def live_trace_headers(story: Iterable[Pair], *, b3: bool, multi: bool) -> dict[
         return None
     trace_id = b"%032x" % position.trace_id
     span_id = b"%016x" % position.span_id
-    if position.is_remote and any(span_id in value for _, value in story):
+    if position.is_remote and any(span_id in came.get(name, b"") for name in _POSITIONS):
         return None
     sampled = b"1" if position.trace_flags & _SAMPLED else b"0"
     written = {TRACEPARENT: b"00-%b-%b-%02x" % (trace_id, span_id, position.trace_flags & 0xFF)}

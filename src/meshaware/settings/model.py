@@ -90,7 +90,7 @@ class MeshSettings(BaseSettings):
 
     Args:
         mesh: Which mesh, `auto` to find out.
-        routes: Manifests of routes, files or directories; or `"sidecar"`; `()` is unset.
+        routes: Manifests of routes, files or directories; `"sidecar"` for the live ones; `()` is unset.
         timeout: Default timeout of a call in seconds or as a duration (`"2s"`); `None`: built-in 60 s.
         attempts: Default number of retries that the mesh makes, besides the first try.
         per_try_timeout: Default timeout of one try, as `timeout`.

@@ -113,12 +113,8 @@ def read_text(value: object) -> str:
 
 
 def read_routes(value: object) -> tuple[str, ...]:
-    """Files and directories, or `sidecar` alone."""
-    accepted = "files or directories, comma-separated; or sidecar, alone"
-    items = _items(value, accepted)
-    if "sidecar" in items and len(items) > 1:
-        raise ValueError(accepted)
-    return items
+    """Files and directories, and the word `sidecar`."""
+    return _items(value, "files or directories, comma-separated, or sidecar")
 
 
 def read_hosts(value: object) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Variable(NamedTuple):
 # MY_... are the names in the Kubernetes documentation's own example of the downward API.
 VARIABLES: tuple[Variable, ...] = (
     Variable("mesh", "which mesh: `auto`, `istio`, `ambient`, `linkerd`, `consul`, `kuma` or `none`"),
-    Variable("routes", "manifests of routes, files or directories; or `sidecar` for the live routes"),
+    Variable("routes", "manifests of routes, files or directories; `sidecar` for the live routes"),
     Variable("timeout", "timeout of a call that no route governs"),
     Variable("attempts", "retries that the mesh makes of a call that no route governs"),
     Variable("per_try_timeout", "timeout of one try of a call that no route governs"),

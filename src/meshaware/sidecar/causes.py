@@ -95,8 +95,8 @@ CAUSES: tuple[Cause, ...] = (
         "no healthy upstream",
         (503,),
         b"no healthy upstream",
-        "no endpoint takes calls: the readiness of the callee's pods, the Service's selector, the subset's labels, "
-        "outlier detection",
+        "no endpoint takes calls: the readiness of the callee's pods, the Service's selector, the subset's "
+        "labels, outlier detection",
         "the callee's proxy has no endpoint to call: is it a gateway, are the pods behind it ready?",
     ),
     Cause(
@@ -124,7 +124,7 @@ CAUSES: tuple[Cause, ...] = (
         "connection reset",
         (503, 502),
         _CONNECT,
-        "the connection ended before an answer: did the callee restart, is its keep-alive shorter than Envoy's?",
+        "the callee ended the connection early: did it restart, is its keep-alive shorter than Envoy's?",
         "the callee's application ended the connection: did it restart, is its keep-alive shorter than the "
         "sidecar's (uvicorn: --timeout-keep-alive, 5 s)?",
         rest=re.compile(

@@ -52,9 +52,11 @@ class ReadinessGate:
     In Kubernetes with nothing known of the pod, Istio's ports are asked for 3 s at most; if nothing answers
     there, there is no sidecar.
 
+    What is asked is `url`, else `settings.ready_url`, else the mesh's own addresses; where nothing listens at
+    those and `settings.admin_url` is set, Envoy's `/ready` there.
+
     Any number of threads and tasks, of any event loop, may wait at once: together they ask as often as one
-    would. What is asked is `url`, else `settings.ready_url`, else the mesh's own addresses and, where nothing
-    listens there and `settings.admin_url` is set, Envoy's `/ready` at that address.
+    would.
 
     Args:
         settings: Which mesh, which URL, how long; default `MeshSettings()`.
@@ -112,8 +114,7 @@ class ReadinessGate:
 
         Raises:
             SidecarNotReady: The time was up; the message says who was asked, how often, the last answer, and
-            what
-                to check.
+                what to check next.
             ValueError: The timeout is negative or not a number.
         """
         with self._waiting(timeout) as waiter:
@@ -124,8 +125,12 @@ class ReadinessGate:
                     sleep(turn.seconds)
         return self._outcome(fatal=fatal)
 
-    async def async_wait(self, timeout: float | None = None, *, fatal: bool | None = None) -> bool:  # noqa:
-    ASYNC109
+    async def async_wait(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109  the same as wait
+        *,
+        fatal: bool | None = None,
+    ) -> bool:
         """The same as `wait`, on asyncio and trio; a cancellation leaves the gate to the others who wait."""
         await anyio.lowlevel.checkpoint()
         with self._waiting(timeout) as waiter:
@@ -239,7 +244,8 @@ def _log(news: News, flavour: Flavour) -> None:
 
 
 def _not_ready(state: GateState, flavour: Flavour) -> str:
-    waited, times = format_duration(state.waited), "once" if state.attempts == 1 else f"{state.attempts} times"
+    waited = format_duration(state.waited)
+    times = "once" if state.attempts == 1 else f"{state.attempts} times"
     container = flavour.container or "proxy"
     check = {
         "refused": f"is there a container {container}, and does it run? Without one, set MESHAWARE_MESH=none",

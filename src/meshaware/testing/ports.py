@@ -16,9 +16,9 @@ class HeldPort:
     A socket of ours stays bound to it, and never listens. So the kernel gives the number to nobody who asks
     for a free port, and no outgoing connection takes it; whoever connects is refused; and a process that
     names the number and sets `SO_REUSEADDR`, as Envoy and every ASGI server do, may bind and listen beside
-    us, because Linux lets two sockets share an address while at most one of them listens (`inet_bind_conflict`
-    in net/ipv4/inet_connection_sock.c). There is no moment at which the port is free, so nobody can take it
-    between choosing it and listening, nor while the proxy that listened is being restarted.
+    us, because Linux lets two sockets share an address while at most one of them listens
+    (`inet_bind_conflict` in net/ipv4/inet_connection_sock.c). There is no moment at which the port is free,
+    so nobody can take it between choosing it and listening, nor while what listened is being restarted.
     """
 
     def __init__(self) -> None:

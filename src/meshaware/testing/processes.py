@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["ProcessGroup", "end"]
 
-# Waits until its standard input ends, which is when the last copy of the other end is closed: at the latest when
-# the process that holds it is gone, of whatever it died. Then it kills its own process group, itself included.
+# Waits until its standard input ends, which is when the last copy of the other end is closed: at the latest
+# when the process that holds it is gone, of whatever it died. Then it kills its own process group.
 _WATCH = "trap '' HUP INT QUIT TERM; read -r _; kill -KILL 0"
 _KILLED_WITHIN = 5.0
 
@@ -20,23 +21,20 @@ class ProcessGroup:
     """
     A process group with a watcher that kills it when this process is gone.
 
-    `PR_SET_PDEATHSIG` would not do: it is sent when the *thread* that forked ends, and needs code between fork
-    and exec, which is not safe with threads. A pipe asks nothing of either. And in a group of their own the
-    proxies do not hear a terminal's Ctrl-C, which they would obey before the test has been able to stop.
+    `PR_SET_PDEATHSIG` would not do: it is sent when the *thread* that forked ends, and needs code between
+    fork and exec, which is not safe with threads. A pipe asks nothing of either. And in a group of their own
+    the proxies do not hear a terminal's Ctrl-C, which they would obey before the test has been able to stop.
     """
 
     def __init__(self) -> None:
-        self._watcher = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", _WATCH],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            process_group=0,
-        )
+        self._watcher: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
 
     def spawn(self, command: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
         """Start a program in the group; what it writes is appended to `log`."""
-        with log.open("ab") as file:
+        with self._lock, log.open("ab") as file:
+            if self._watcher is None:
+                self._watcher = _watch()
             return subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.DEVNULL,
@@ -49,13 +47,24 @@ class ProcessGroup:
 
     def close(self) -> None:
         """End the watcher, and with it all that is left in the group."""
-        if self._watcher.stdin is not None:
-            self._watcher.stdin.close()
-        self._watcher.wait(_KILLED_WITHIN)
+        with self._lock:
+            if self._watcher is not None and self._watcher.stdin is not None:
+                self._watcher.stdin.close()
+                self._watcher.wait(_KILLED_WITHIN)
+
+
+def _watch() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603
+        ["/bin/sh", "-c", _WATCH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
 
 
 def end(process: subprocess.Popen[bytes], within: float, *, kill: bool = False) -> None:
-    """Ask a process to end (with `kill`, make it) and wait for it: at most `within` seconds, then it is killed."""
+    """Ask a process to end, with `kill` make it, and wait; after `within` seconds it is killed."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
     try:

@@ -1,0 +1,13 @@
+"""
+What stands between the server and the application.
+
+    types        ASGI's own words
+    middleware   MeshMiddleware: carries headers from a request to its calls
+    health       livez and readyz
+    errors       replies for upstream failures that nothing handled
+    install      puts them around an application
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

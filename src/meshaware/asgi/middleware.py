@@ -1,0 +1,75 @@
+"""Carries the headers of each request to the calls it causes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import uuid4
+
+from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
+from meshaware.propagation.context import Carried, bind, reset
+from meshaware.propagation.fitness import is_fit
+from meshaware.propagation.headers import HeaderSet
+from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.names import REQUEST_ID, Pair
+from meshaware.settings import MeshSettings
+
+__all__ = ["MeshMiddleware"]
+
+_CARRYING = ("http", "websocket")
+
+
+class MeshMiddleware:
+    """
+    Pure ASGI middleware, for HTTP and WebSocket: what a request brings goes on with the calls made for it.
+
+    While a request is served, in its tasks, `to_thread` calls, background tasks and streamed responses,
+    meshaware's clients and `outbound_headers` add to calls inside the mesh: `x-request-id`, W3C and B3 trace
+    headers, `baggage`, the routing headers `x-user-type` and `x-canary`, and what `MESHAWARE_HEADERS` names.
+    Values go on as the bytes they came as; over-long and malformed ones stay behind. The request itself is
+    passed to the application as it is, and afterwards nothing is left in the context.
+
+    A request without a usable `x-request-id` gets one for its calls: a UUID 4, as Envoy makes them. Behind a
+    sidecar that does not happen, Envoy has set it.
+
+    Args:
+        app: The ASGI application; it stays visible as `app`.
+        settings: Default: `MeshSettings()`, which reads the environment.
+
+    Raises:
+        SettingsError: A header or host that the settings name cannot be used.
+    """
+
+    __slots__ = ("_hosts", "_select", "app")
+
+    def __init__(self, app: ASGIApp, settings: MeshSettings | None = None) -> None:
+        settings = MeshSettings() if settings is None else settings
+        headers = HeaderSet.DEFAULT | HeaderSet.parse(settings.headers)
+        self.app = app
+        self._select = headers.select
+        self._hosts = HostPolicy(settings.mesh_hosts, cluster_domain=settings.cluster_domain)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] not in _CARRYING:
+            await self.app(scope, receive, send)
+            return
+        found = self._select(scope["headers"])
+        if not _brings_id(found):
+            found = [pair for pair in found if pair[0] != REQUEST_ID]
+            found.append((REQUEST_ID, str(uuid4()).encode()))
+        token = bind(Carried(found, self._hosts))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            try:  # noqa: SIM105 (suppress() costs more than the whole reset)
+                reset(token)
+            except ValueError:
+                # Left unfinished, it is closed by whoever finds it, in a context that never had the binding.
+                pass
+
+
+def _brings_id(found: Iterable[Pair]) -> bool:
+    for name, value in found:
+        if name == REQUEST_ID and value:
+            return is_fit(name, value)
+    return False

@@ -1,0 +1,20 @@
+"""
+Real Envoys on loopback, for the tests of your service: a sidecar a workload, routed by your VirtualServices.
+
+    local_mesh   LocalMesh: the services, and what they share
+    service      LocalService: an application's address and environment, and its sidecar
+    sidecar      Sidecar: one Envoy process; processes, ports, envoy: what it takes to run it
+    routes, matches, actions, retries, clusters   VirtualService and DestinationRule -> Envoy; pure
+    bootstrap, pod   what Istio's injector and agent would say; pure
+    manifests, fields   reading YAML so that an unsupported field is refused by name
+    discovery    new configuration for a running Envoy, through files
+    serving      an ASGI application in a thread
+"""
+
+from __future__ import annotations
+
+from meshaware.testing.local_mesh import LocalMesh
+from meshaware.testing.service import LocalService
+from meshaware.testing.sidecar import Sidecar
+
+__all__ = ["LocalMesh", "LocalService", "Sidecar"]

@@ -1,0 +1,251 @@
+"""The static configuration of one sidecar: listeners, admin, tracer, and where its routes come from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from meshaware.testing.clusters import static_cluster
+from meshaware.testing.matches import EVERYTHING
+from meshaware.testing.ports import LOOPBACK
+from meshaware.testing.routes import ROUTES
+
+__all__ = ["READY_PATH", "Ports", "Tracing", "bootstrap"]
+
+READY_PATH = "/healthz/ready"
+_TYPE = "type.googleapis.com/"
+_HTTP = "envoy.extensions.filters.http"
+_NETWORK = "envoy.extensions.filters.network"
+_MANAGER = f"{_TYPE}{_NETWORK}.http_connection_manager.v3.HttpConnectionManager"
+_COLLECTOR = "opentelemetry_collector"
+_EXPORT_WITHIN = "1s"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports of one sidecar, all of them on 127.0.0.1; `app` is None where there is no application."""
+
+    outbound: int
+    inbound: int
+    admin: int
+    ready: int
+    app: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where spans go, and how many: a collector that takes OTLP over HTTP, and a percentage."""
+
+    collector: str
+    service_name: str
+    sampling: float
+
+
+def bootstrap(
+    node: Mapping[str, Any], ports: Ports, directory: Path, service_port: int, tracing: Tracing | None
+) -> dict[str, Any]:
+    """
+    Return the configuration that Envoy is started with.
+
+    Args:
+        node: Id, cluster and metadata, as Istio would give them.
+        ports: Where to listen.
+        directory: Holds `routes.json` and `clusters.json`, and takes `access.log`.
+        service_port: The port of the service, which Istio puts into names.
+        tracing: None for no tracer.
+    """
+    hcm = _Connections(directory, tracing)
+    inbound = f"inbound|{service_port}||"
+    listeners = [
+        _listener("outbound", ports.outbound, "OUTBOUND", hcm.outbound(directory / "routes.json")),
+        _listener("ready", ports.ready, "UNSPECIFIED", hcm.ready()),
+    ]
+    clusters = [
+        static_cluster("admin", [(LOOPBACK, ports.admin)]),
+        # Takes the address from the Host header, for routes.py's `allow_any`.
+        {
+            "name": "PassthroughCluster",
+            "type": "ORIGINAL_DST",
+            "connect_timeout": "10s",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "original_dst_lb_config": {"use_http_header": True, "http_header_name": ":authority"},
+        },
+    ]
+    if ports.app is not None:
+        listeners.append(_listener("inbound", ports.inbound, "INBOUND", hcm.inbound(inbound, service_port)))
+        clusters.append(static_cluster(inbound, [(LOOPBACK, ports.app)]))
+    if tracing is not None:
+        clusters.append(_collector(tracing))
+    return {
+        "node": node,
+        "admin": {"address": _address(ports.admin)},
+        "dynamic_resources": {"cds_config": _file(directory / "clusters.json")},
+        "static_resources": {"listeners": listeners, "clusters": clusters},
+        # Envoy otherwise keeps spans for up to five seconds.
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "local mesh",
+                    "static_layer": {
+                        "tracing.opentelemetry.min_flush_spans": 1,
+                        "tracing.opentelemetry.flush_interval_ms": 100,
+                    },
+                }
+            ]
+        },
+    }
+
+
+class _Connections:
+    """The HTTP connection managers of the three listeners."""
+
+    def __init__(self, directory: Path, tracing: Tracing | None) -> None:
+        self._access_log, self._tracing = directory / "access.log", tracing
+
+    def outbound(self, routes: Path) -> dict[str, Any]:
+        return self._manager("outbound") | {
+            "rds": {"route_config_name": ROUTES, "config_source": _file(routes)},
+            # Applications say where to with the Host header or with an absolute request target; both work.
+            "http_filters": [
+                _filter("fault", "fault.v3.HTTPFault"),
+                _filter("router", "router.v3.Router"),
+            ],
+        }
+
+    def inbound(self, cluster: str, port: int) -> dict[str, Any]:
+        # Since Istio 1.23: the application may have closed an idle connection that was just about to be used.
+        retry = {"retry_on": "reset-before-request", "num_retries": 2}
+        action = {"cluster": cluster, "timeout": "0s", "max_grpc_timeout": "0s", "retry_policy": retry}
+        operation = {"operation": f":{port}/*"}
+        return self._manager("inbound") | {
+            "server_name": "istio-envoy",
+            "route_config": {
+                "name": cluster,
+                "virtual_hosts": [
+                    {
+                        "name": f"inbound|http|{port}",
+                        "domains": ["*"],
+                        "routes": [
+                            {"name": "default", "match": EVERYTHING, "route": action, "decorator": operation}
+                        ],
+                    }
+                ],
+                "validate_clusters": False,
+            },
+            "forward_client_cert_details": "APPEND_FORWARD",
+            "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},
+            "http_filters": [_filter("router", "router.v3.Router")],
+        }
+
+    def ready(self) -> dict[str, Any]:
+        """
+        What Istio has on 15021.
+
+        A static listener opens when the first clusters and routes are loaded and the workers run, and Istio's
+        agent says ready when just that has happened. Until then the port refuses, as there.
+        """
+        action = {"cluster": "admin", "prefix_rewrite": "/ready"}
+        host = {
+            "name": "ready",
+            "domains": ["*"],
+            "routes": [{"match": {"prefix": READY_PATH}, "route": action}],
+        }
+        return {
+            "@type": _MANAGER,
+            "stat_prefix": "ready",
+            "route_config": {"virtual_hosts": [host]},
+            "http_filters": [_filter("router", "router.v3.Router")],
+        }
+
+    def _manager(self, direction: str) -> dict[str, Any]:
+        """What Istio sets for both directions."""
+        manager: dict[str, Any] = {
+            "@type": _MANAGER,
+            "stat_prefix": direction,
+            "use_remote_address": False,
+            "generate_request_id": True,
+            "normalize_path": True,
+            "stream_idle_timeout": "0s",
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
+            "access_log": [self._log(direction)],
+        }
+        if self._tracing is not None:
+            manager["tracing"] = self._tracer(self._tracing)
+        return manager
+
+    def _log(self, direction: str) -> dict[str, Any]:
+        return {
+            "name": "envoy.access_loggers.file",
+            "typed_config": {
+                "@type": f"{_TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                "path": str(self._access_log),
+                "log_format": {"json_format": {"direction": direction, **_ACCESS_LOG}},
+            },
+        }
+
+    def _tracer(self, tracing: Tracing) -> dict[str, Any]:
+        uri = tracing.collector.rstrip("/") + "/v1/traces"
+        return {
+            "provider": {
+                "name": "envoy.tracers.opentelemetry",
+                "typed_config": {
+                    "@type": f"{_TYPE}envoy.config.trace.v3.OpenTelemetryConfig",
+                    "service_name": tracing.service_name,
+                    "http_service": {
+                        "http_uri": {"uri": uri, "cluster": _COLLECTOR, "timeout": _EXPORT_WITHIN}
+                    },
+                },
+            },
+            "random_sampling": {"value": tracing.sampling},
+        }
+
+
+_ACCESS_LOG = {
+    "method": "%REQ(:METHOD)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "route": "%ROUTE_NAME%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "milliseconds": "%DURATION%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "traceparent": "%REQ(TRACEPARENT)%",
+}
+
+
+def _filter(name: str, message: str) -> dict[str, Any]:
+    return {"name": f"envoy.filters.http.{name}", "typed_config": {"@type": f"{_TYPE}{_HTTP}.{message}"}}
+
+
+def _listener(name: str, port: int, direction: str, manager: dict[str, Any]) -> dict[str, Any]:
+    network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+    return {
+        "name": name,
+        "address": _address(port),
+        "traffic_direction": direction,
+        "filter_chains": [{"filters": [network]}],
+    }
+
+
+def _address(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": LOOPBACK, "port_value": port}}
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {
+        "path_config_source": {"path": str(path)},
+        "resource_api_version": "V3",
+        "initial_fetch_timeout": "0s",
+    }
+
+
+def _collector(tracing: Tracing) -> dict[str, Any]:
+    url = urlsplit(tracing.collector)
+    port = url.port or 80
+    return static_cluster(_COLLECTOR, [(url.hostname or LOOPBACK, port)], type="STRICT_DNS")

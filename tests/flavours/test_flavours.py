@@ -1,0 +1,68 @@
+"""The meshes as data: one row a mesh."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from typing import get_args
+
+import pytest
+
+from meshaware.flavours import FLAVOURS, Flavour
+from meshaware.settings.addresses import parse_loopback
+from meshaware.settings.model import MeshName
+
+# name, where readiness answers, what is asked where nobody listens there, Envoy's admin, whether it tells routes
+ROWS = [
+    (
+        "istio",
+        "http://localhost:15021/healthz/ready",
+        "http://localhost:15020/healthz/ready",
+        "http://localhost:15000",
+        True,
+    ),
+    ("linkerd", "http://localhost:4191/ready", None, None, False),
+    ("consul", "http://localhost:19000/ready", None, "http://localhost:19000", True),
+    ("kuma", "http://localhost:9902/ready", "http://localhost:9901/ready", None, False),
+    ("ambient", None, None, None, False),
+    ("none", None, None, None, False),
+]
+
+
+@pytest.mark.parametrize(("name", "ready", "fallback", "admin", "has_routes"), ROWS, ids=[r[0] for r in ROWS])
+def test_each_mesh_has_its_addresses(
+    name: str, ready: str | None, fallback: str | None, admin: str | None, has_routes: bool
+) -> None:
+    """What is asked, where, and whether there is anything to wait for, stands in one object for each mesh."""
+    flavour = FLAVOURS[name]
+    assert (flavour.ready_url, flavour.ready_fallback_url) == (ready, fallback)
+    assert (flavour.admin_url, flavour.has_routes) == (admin, has_routes)
+    assert flavour.gates is (ready is not None)
+    assert (flavour.container is not None) is flavour.gates
+
+
+def test_the_table_has_every_mesh_that_can_be_set() -> None:
+    """`MESHAWARE_MESH` accepts exactly the flavours there are, and `auto`."""
+    assert set(get_args(MeshName)) == {"auto", *FLAVOURS}
+    assert [row[0] for row in ROWS] == list(FLAVOURS)
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS.values(), ids=list(FLAVOURS))
+def test_every_address_is_on_this_host(flavour: Flavour) -> None:
+    """No flavour can make meshaware call anything but loopback."""
+    for url in (flavour.ready_url, flavour.ready_fallback_url, flavour.admin_url):
+        if url is not None:
+            assert parse_loopback(url).addresses == ("127.0.0.1", "::1")
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS.values(), ids=list(FLAVOURS))
+def test_what_has_routes_has_an_admin_to_ask(flavour: Flavour) -> None:
+    """Routes are only promised where there is an address to read them from."""
+    assert flavour.admin_url is not None or not flavour.has_routes
+
+
+def test_a_flavour_cannot_be_changed() -> None:
+    """Flavours are shared by everybody in the process."""
+    with pytest.raises(FrozenInstanceError):
+        FLAVOURS["istio"].name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(TypeError):
+        FLAVOURS["other"] = FLAVOURS["istio"]  # type: ignore[index]  # pyright: ignore[reportIndexIssue]

@@ -1,0 +1,176 @@
+"""Spans leave in bounded time, whatever the provider does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from opentelemetry.trace import NoOpTracerProvider, TracerProvider
+
+from meshaware.telemetry import Telemetry
+
+
+class Provider(NoOpTracerProvider):
+    """A provider that notes what is asked of it, and hangs where told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.go = Event()
+        self.go.set()
+
+    def force_flush(self) -> None:
+        self.calls.append("flush")
+        self.go.wait()
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+        self.go.wait()
+
+
+@pytest.fixture(name="provider")
+def _provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.go.set()
+
+
+def own(provider: TracerProvider) -> Telemetry:
+    return Telemetry("own", "because", target="http://c:4318", tracer_provider=provider)
+
+
+def test_off_has_nothing_to_do() -> None:
+    telemetry = Telemetry("off", "OTEL_SDK_DISABLED=true")
+    telemetry.leave()
+
+    assert telemetry.flush(0)
+    assert telemetry.shutdown(0)
+    assert telemetry.resource == {}
+    assert anyio.run(telemetry.async_flush)
+    assert anyio.run(telemetry.async_shutdown)
+
+
+def test_a_provider_of_ours_is_flushed_as_often_as_asked_and_shut_down_once(provider: Provider) -> None:
+    telemetry = own(provider)
+
+    assert telemetry.flush()
+    assert telemetry.flush()
+    assert telemetry.shutdown()
+    assert telemetry.shutdown()
+    assert telemetry.flush()
+    assert provider.calls == ["flush", "flush", "shutdown"]
+
+
+def test_a_provider_of_somebody_else_is_flushed_and_never_shut_down(provider: Provider) -> None:
+    telemetry = Telemetry("shared", "because", tracer_provider=provider)
+
+    assert telemetry.flush()
+    assert telemetry.shutdown()
+    assert provider.calls == ["flush", "flush"]
+
+
+def test_a_provider_that_cannot_flush_needs_none() -> None:
+    telemetry = Telemetry("shared", "because", tracer_provider=NoOpTracerProvider())
+
+    assert telemetry.flush()
+    assert telemetry.shutdown()
+    assert telemetry.resource == {}
+
+
+@pytest.mark.parametrize("work", ["flush", "shutdown"])
+def test_the_wait_has_a_bound_and_the_log_says_once_why_spans_are_missing(
+    provider: Provider, work: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    telemetry = own(provider)
+    provider.go.clear()
+
+    begin = time.monotonic()
+    assert not getattr(telemetry, work)(0.1)
+    assert not telemetry.shutdown(0.1) or work == "shutdown"
+
+    assert time.monotonic() - begin < 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "telemetry: spans could not be sent within 100ms to http://c:4318; those still queued when the process ends"
+        " are lost. Next: does the collector answer?"
+    ]
+
+
+def test_an_exit_does_not_wait_again_for_what_hangs(provider: Provider) -> None:
+    telemetry = own(provider)
+    provider.go.clear()
+    telemetry.flush(0.05)
+
+    begin = time.monotonic()
+    telemetry.leave()
+
+    assert time.monotonic() - begin < 1
+    assert provider.calls == ["flush"]
+
+
+def test_an_exit_shuts_down_what_works_again(provider: Provider) -> None:
+    telemetry = own(provider)
+    provider.go.clear()
+    telemetry.flush(0.05)
+    provider.go.set()
+    telemetry.flush()
+
+    telemetry.leave()
+
+    assert provider.calls[-1] == "shutdown"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("work", ["async_flush", "async_shutdown"])
+async def test_the_asynchronous_wait_has_the_same_bound(provider: Provider, work: str) -> None:
+    telemetry = own(provider)
+    assert await telemetry.async_flush()
+    provider.go.clear()
+
+    begin = time.monotonic()
+    assert not await getattr(telemetry, work)(0.1)
+
+    assert time.monotonic() - begin < 1
+
+
+@pytest.mark.anyio
+async def test_spans_are_flushed_though_every_thread_is_stuck(provider: Provider) -> None:
+    """An application that is stopped because it hangs has none left."""
+    stuck = Event()
+
+    async def hang() -> None:
+        await anyio.to_thread.run_sync(stuck.wait)
+
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    limiter.total_tokens = 1
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hang)
+        while not limiter.borrowed_tokens:
+            await anyio.lowlevel.checkpoint()
+        assert await own(provider).async_flush(5)
+        stuck.set()
+
+    assert provider.calls == ["flush"]
+
+
+@pytest.mark.anyio
+async def test_a_cancellation_does_not_cut_the_flush_short(provider: Provider) -> None:
+    telemetry = own(provider)
+    outcome: list[bool] = []
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        outcome.append(await telemetry.async_flush(5))
+
+    assert outcome == [True]
+    assert provider.calls == ["flush"]
+
+
+def test_it_shows_what_was_found(spans: Any) -> None:
+    telemetry = Telemetry("shared", "it was there", tracer_provider=spans.provider)
+
+    assert repr(telemetry) == "Telemetry('shared', 'it was there', target='')"
+    assert telemetry.resource["telemetry.sdk.name"] == "opentelemetry"
