@@ -35,7 +35,7 @@ def _runs(version: str) -> bool:
         return True
     if command is None:
         return False
-    import subprocess  # noqa: PLC0415, S404
+    import subprocess  # noqa: PLC0415
 
     return subprocess.run([command, "-c", "pass"], capture_output=True, check=False).returncode == 0  # noqa: S603
 
@@ -71,9 +71,7 @@ def envoys(session: nox.Session, envoy: str) -> None:
 @nox.session(python=FOUND[0])
 def lowest(session: nox.Session) -> None:
     """Run the tests on the lowest versions of the dependencies that pyproject.toml allows."""
-    lowest = [
-        requirement.split(",")[0].replace(">=", "==") for requirement in PROJECT["project"]["dependencies"]
-    ]
+    lowest = [requirement.split(",")[0].replace(">=", "==") for requirement in PROJECT["project"]["dependencies"]]
     _install(session, "test", extras="testing")
     session.install("-q", *lowest)
     session.run("pytest", *session.posargs)

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 _CLEARED_PREFIXES = ("MESHAWARE_", "OTEL_", "ISTIO_", "POD_", "KUBERNETES_", "LINKERD_")
-_CLEARED = ("INSTANCE_IP", "NODE_NAME", "SERVICE_ACCOUNT", "TRUST_DOMAIN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_CLEARED = (
+    "INSTANCE_IP",
+    "NODE_NAME",
+    "SERVICE_ACCOUNT",
+    "TRUST_DOMAIN",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+)
 
 
 @pytest.fixture(
@@ -25,5 +34,3 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_CLEARED_PREFIXES) or name.upper() in _CLEARED:
             monkeypatch.delenv(name)
-
-

@@ -23,9 +23,7 @@ def test_the_identity_of_istio_is_taken_apart() -> None:
 
 
 @given(_TRUST_DOMAINS, _NAMESPACES, _ACCOUNTS)
-def test_writing_and_reading_an_identity_gives_it_back(
-    trust_domain: str, namespace: str, account: str
-) -> None:
+def test_writing_and_reading_an_identity_gives_it_back(trust_domain: str, namespace: str, account: str) -> None:
     """`parse` is the inverse of `str`."""
     identity = SpiffeId(trust_domain, namespace, account)
     assert SpiffeId.parse(str(identity)) == identity
@@ -61,9 +59,7 @@ def test_writing_and_reading_an_identity_gives_it_back(
 )
 def test_anything_else_is_refused(uri: str) -> None:
     """An identity is exact or it is none."""
-    with pytest.raises(
-        ValueError, match=r"is not spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
-    ):
+    with pytest.raises(ValueError, match=r"is not spiffe://<trust domain>/ns/<namespace>/sa/<service account>"):
         SpiffeId.parse(uri)
 
 

@@ -49,7 +49,7 @@ class Sidecar:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class has it so)
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -182,7 +182,10 @@ async def test_once_the_gate_is_open_the_sidecar_is_asked_who_and_where_we_are(s
                             "name": "inventory.shop.svc.cluster.local:80",
                             "domains": ["inventory.shop.svc.cluster.local", "inventory"],
                             "routes": [
-                                {"match": {"prefix": "/"}, "route": {"cluster": "outbound|80||inventory", "timeout": "3s"}}
+                                {
+                                    "match": {"prefix": "/"},
+                                    "route": {"cluster": "outbound|80||inventory", "timeout": "3s"},
+                                }
                             ],
                         }
                     ],

@@ -91,4 +91,4 @@ async def service() -> None:
     assert_type(await gate.async_wait(timeout=30, fatal=False), bool)
     setup_telemetry(mesh.settings, app=app)
     assert_type(meshaware.__version__, str)
-    meshaware.nope  # type: ignore[attr-defined]  # pyright: ignore  # noqa: B018
+    meshaware.nope  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # noqa: B018

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Condition, Thread
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -14,7 +14,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from waterfall import Span
 
 KINDS = {WireSpan.SPAN_KIND_SERVER: "server", WireSpan.SPAN_KIND_CLIENT: "client"}
-LARGEST = 16 << 20
 
 
 class Collector:
@@ -29,10 +28,10 @@ class Collector:
             timeout = 10
 
             def do_POST(self) -> None:
-                length = int(self.headers.get("content-length", 0))
-                if length <= LARGEST:
-                    keep(self.rfile.read(length))
-                self.send_response(200 if length <= LARGEST else 413)
+                # The applications say how long the body is, Envoy sends it in chunks.
+                chunked = "transfer-encoding" in self.headers
+                keep(_chunks(self.rfile) if chunked else self.rfile.read(int(self.headers["content-length"])))
+                self.send_response(200)
                 self.send_header("content-type", "application/x-protobuf")
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -79,6 +78,15 @@ class Collector:
         with self._came:
             self._spans += spans
             self._came.notify_all()
+
+
+def _chunks(stream: BinaryIO) -> bytes:
+    parts: list[bytes] = []
+    while size := int(stream.readline().partition(b";")[0], 16):
+        parts.append(stream.read(size))
+        stream.readline()
+    stream.readline()
+    return b"".join(parts)
 
 
 def _read(request: ExportTraceServiceRequest) -> Iterator[Span]:

@@ -46,9 +46,7 @@ class Mesh:
         ManifestError: A manifest cannot be used.
     """
 
-    def __init__(
-        self, settings: MeshSettings | None = None, *, routes: RouteTable | RouteSource | None = None
-    ) -> None:
+    def __init__(self, settings: MeshSettings | None = None, *, routes: RouteTable | RouteSource | None = None) -> None:
         self.settings = MeshSettings() if settings is None else settings
         self.gate = ReadinessGate(self.settings)
         self.workload: Workload = self.settings.workload
@@ -130,10 +128,10 @@ class Mesh:
 
     async def aclose(self) -> None:
         """Close the connections of every client made by `client` and `async_client`; the clients stay usable."""
-        for client in self._async_clients:
-            await async_close_connections(client)
-        for client in self._clients:
-            close_connections(client)
+        for asynchronous in self._async_clients:
+            await async_close_connections(asynchronous)
+        for synchronous in self._clients:
+            close_connections(synchronous)
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
         """What `/readyz` answers: whether to send traffic, and why; never asks the network."""

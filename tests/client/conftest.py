@@ -154,7 +154,7 @@ def _inside() -> Callable[[Peer], MeshSettings]:
 
 @pytest.fixture(name="routes")
 def _routes(tmp_path: Path) -> Callable[..., RouteTable]:
-    """A table with one VirtualService for `inventory`, in namespace `shop`; the arguments are its http rule's fields."""
+    """A table with one VirtualService, for `inventory.shop`; the arguments are its http rule's fields."""
 
     def table(**fields: object) -> RouteTable:
         rule = {"name": "items", "route": [{"destination": {"host": "inventory"}}], **fields}

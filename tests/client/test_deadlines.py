@@ -96,7 +96,9 @@ async def test_an_asynchronous_call_ends_at_its_budget(
 
 
 @pytest.mark.parametrize("stall", STALLS)
-def test_a_synchronous_call_ends_at_its_budget(stall: Script, peer: Callable[[Script], Peer], table: RouteTable) -> None:
+def test_a_synchronous_call_ends_at_its_budget(
+    stall: Script, peer: Callable[[Script], Peer], table: RouteTable
+) -> None:
     """Exactly as the asynchronous one."""
     first = iter([stall])
     upstream = peer(lambda conversation: next(first, answer())(conversation))
@@ -296,7 +298,10 @@ def test_the_error_tells_what_was_allowed_and_where_the_time_went(
     peer: Callable[[Script], Peer], table: RouteTable
 ) -> None:
     """Its message is meant for the person who is woken up; its attributes for the code."""
-    with create_client(settings_for(peer(stall_head)), routes=table) as client, pytest.raises(DeadlineExceeded) as caught:
+    with (
+        create_client(settings_for(peer(stall_head)), routes=table) as client,
+        pytest.raises(DeadlineExceeded) as caught,
+    ):
         client.get(URL)
     error = caught.value
     assert f"GET {URL}: no complete answer within 400ms (the budget of route 'items'" in str(error)
@@ -311,7 +316,10 @@ def test_the_error_tells_what_was_allowed_and_where_the_time_went(
 
 def test_the_error_survives_a_pickle(peer: Callable[[Script], Peer], table: RouteTable) -> None:
     """With its details and its request, as a task queue would carry it."""
-    with create_client(settings_for(peer(stall_head)), routes=table) as client, pytest.raises(DeadlineExceeded) as caught:
+    with (
+        create_client(settings_for(peer(stall_head)), routes=table) as client,
+        pytest.raises(DeadlineExceeded) as caught,
+    ):
         client.get(URL)
     back = pickle.loads(pickle.dumps(caught.value))
     assert type(back) is ReadDeadlineExceeded

@@ -76,7 +76,10 @@ def test_a_refused_sidecar_is_httpx2_s_connect_error(peer: Callable[[Script], Pe
     """And ours."""
     gone = peer(answer())
     gone.close()
-    with create_client(settings_for(gone), routes=RouteTable.empty()) as client, pytest.raises(SidecarUnavailable) as caught:
+    with (
+        create_client(settings_for(gone), routes=RouteTable.empty()) as client,
+        pytest.raises(SidecarUnavailable) as caught,
+    ):
         client.get(URL)
     assert isinstance(caught.value, httpx2.ConnectError)
 

@@ -92,7 +92,9 @@ async def test_a_redirect_to_the_outside_carries_nothing(peer: Callable[[Script]
 
 
 @pytest.mark.anyio
-async def test_a_carried_header_chooses_the_route(peer: Callable[[Script], Peer], routes: Callable[..., RouteTable]) -> None:
+async def test_a_carried_header_chooses_the_route(
+    peer: Callable[[Script], Peer], routes: Callable[..., RouteTable]
+) -> None:
     """The mesh matches the request as it leaves, and so do we."""
     upstream = peer(answer())
     table = routes(match=[{"headers": {"x-user-type": {"exact": "premium"}}}], timeout="3s")
@@ -105,7 +107,9 @@ async def test_a_carried_header_chooses_the_route(peer: Callable[[Script], Peer]
     assert report(premium).total == pytest.approx(3.25)
 
 
-def test_the_report_tells_route_budget_and_source(peer: Callable[[Script], Peer], routes: Callable[..., RouteTable]) -> None:
+def test_the_report_tells_route_budget_and_source(
+    peer: Callable[[Script], Peer], routes: Callable[..., RouteTable]
+) -> None:
     """Also as an extension of the response."""
     table = routes(timeout="3s", retries={"attempts": 2, "perTryTimeout": "1s"})
     with create_client(settings_for(peer(answer())), routes=table) as client:
@@ -131,7 +135,9 @@ def test_the_tight_policy_is_what_envoy_can_really_take(
 
 def test_the_report_says_who_answered(peer: Callable[[Script], Peer]) -> None:
     """A 504 without upstream-service-time is the sidecar's own, and its body says why."""
-    script = answer(b"upstream request timeout", b"504 Gateway Timeout", b"server: envoy\r\ncontent-type: text/plain\r\n")
+    script = answer(
+        b"upstream request timeout", b"504 Gateway Timeout", b"server: envoy\r\ncontent-type: text/plain\r\n"
+    )
     with create_client(settings_for(peer(script)), routes=RouteTable.empty()) as client:
         reply = report(client.get(URL)).reply
     assert reply is not None
@@ -141,7 +147,9 @@ def test_the_report_says_who_answered(peer: Callable[[Script], Peer]) -> None:
 
 def test_a_streamed_error_is_told_by_its_headers(peer: Callable[[Script], Peer]) -> None:
     """The body is not read for the sake of a report."""
-    script = answer(b"no healthy upstream", b"503 Service Unavailable", b"server: envoy\r\ncontent-type: text/plain\r\n")
+    script = answer(
+        b"no healthy upstream", b"503 Service Unavailable", b"server: envoy\r\ncontent-type: text/plain\r\n"
+    )
     with (
         create_client(settings_for(peer(script)), routes=RouteTable.empty()) as client,
         client.stream("GET", URL) as response,

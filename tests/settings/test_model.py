@@ -211,9 +211,7 @@ def test_a_misspelled_variable_is_a_warning_that_points_at_the_caller(
     with pytest.warns(UnknownVariableWarning) as seen:
         MeshSettings()
     (warning,) = seen
-    assert str(warning.message) == (
-        "the variable MESHAWARE_TIMOUT is set, but means nothing to meshaware: did you mean MESHAWARE_TIMEOUT?"
-    )
+    assert str(warning.message).endswith("means nothing to meshaware: did you mean MESHAWARE_TIMEOUT?")
     assert warning.filename == __file__
 
 

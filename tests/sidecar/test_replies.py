@@ -46,6 +46,7 @@ ROWS = [
     Row("upstream request timeout", 504, b"upstream request timeout"),
     Row("upstream request timeout", 408, b"upstream request timeout"),
     Row("max stream duration", 504, b"upstream max stream duration reached"),
+    Row("max stream duration", 504, b"downstream duration timeout"),
     Row("stream timeout", 504, b"stream timeout"),
     Row("stream timeout", 408, b"stream timeout"),
     Row("request timeout", 408, b"request timeout"),
@@ -73,7 +74,8 @@ ROWS = [
     Row("jwt", 401, b"Jwt verification fails", (), None),
     Row("jwt", 403, b"Audiences in Jwt are not allowed"),
     Row("rate limited", 429, b"local_rate_limited"),
-    Row("rate limited", 503, b"local_rate_limited"),
+    # As long as `fault filter abort`, and that comes with any status: a known limit of judging by headers.
+    Row("rate limited", 503, b"local_rate_limited", (), "fault abort"),
     Row("rate limited", 429, b"", (RATELIMITED,)),
     Row("fault abort", 400, b"fault filter abort"),
     Row("fault abort", 555, b"fault filter abort"),
@@ -322,10 +324,10 @@ def upstreams() -> Iterator[Upstreams]:
 PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http."
 
 
-def filters(http_filter: Callable[..., Json]) -> list[Json]:
+def filters(http_filter: Callable[..., Json], prefix: str = "") -> list[Json]:
     keys = '{"keys":[{"kty":"oct","alg":"HS256","k":"c2VjcmV0"}]}'
     providers = {"any": {"issuer": "shop", "local_jwks": {"inline_string": keys}}}
-    rules = [{"match": {"prefix": "/jwt"}, "requires": {"provider_name": "any"}}]
+    rules = [{"match": {"prefix": f"{prefix}/jwt"}, "requires": {"provider_name": "any"}}]
     return [
         http_filter("fault.v3.HTTPFault", "envoy.filters.http.fault"),
         http_filter("local_ratelimit.v3.LocalRateLimit", "envoy.filters.http.local_ratelimit", stat_prefix="l"),
@@ -359,6 +361,7 @@ def routes(prefix: str = "") -> list[Json]:
         to("/per-try", "silent", timeout="5s", retry_policy={"per_try_timeout": "0.05s"}),
         to("/idle", "silent", timeout="0s", idle_timeout="0.05s"),
         to("/duration", "silent", timeout="0s", max_stream_duration={"max_stream_duration": "0.05s"}),
+        to("/upstream-duration", "brief", timeout="0s"),
         to("/nobody", "nobody"),
         to("/unknown", "not-there"),
         to("/refused", "refusing"),
@@ -409,18 +412,19 @@ def mesh(
         cluster("refusing", upstreams.refusing),
         cluster("closing", upstreams.closing),
         cluster("nobody", None),
+        cluster("brief", upstreams.silent, common_http_protocol_options={"max_stream_duration": "0.05s"}),
         cluster("tls", upstreams.application, transport_socket=tls),
         cluster("http2", upstreams.application, typed_extension_protocol_options=http2),
         cluster(
             "full", upstreams.application, circuit_breakers={"thresholds": [{"max_connections": 0, "max_pending_requests": 0}]}
         ),
     ]
-    own = {"filters": filters(http_filter)}
-    peer = http_listener("peer", routes("/peer"), server_name="istio-envoy", **own)
+    inbound = filters(http_filter, "/peer")
+    peer = http_listener("peer", routes("/peer"), filters=inbound, server_name="istio-envoy")
     port = start_envoy([peer], clusters)["peer"]
     to_peer = {"match": {"prefix": "/peer"}, "route": {"cluster": "peer", "timeout": "0s"}}
-    listener = http_listener("own", [to_peer, *routes()], **own)
-    return Mesh(start_envoy([listener], [*clusters, cluster("peer", port)])["own"], port)
+    own = http_listener("own", [to_peer, *routes()], filters=filters(http_filter))
+    return Mesh(start_envoy([own], [*clusters, cluster("peer", port)])["own"], port)
 
 
 def ask(port: int, path: str, method: str = "GET") -> tuple[int, Headers, bytes]:
@@ -440,13 +444,15 @@ SAID = [
     ("/per-try", 504, "upstream request timeout", None),
     ("/idle", 504, "stream timeout", None),
     ("/duration", 504, "max stream duration", None),
+    ("/upstream-duration", 504, "max stream duration", None),
     ("/nobody", 503, "no healthy upstream", None),
     ("/unknown", 503, "unknown cluster", None),
     ("/refused", 503, "connection failure", UNSURE),
     ("/retried", 503, "connection failure", UNSURE),
     ("/reset", 503, "connection reset", UNSURE),
     ("/overflow", 503, "circuit breaker", None),
-    ("/tls", 503, "TLS failure", UNSURE),
+    # Envoy 1.36 says why the transport failed; 1.38 and later do not.
+    ("/tls", 503, "TLS failure|connection failure", UNSURE),
     ("/http2", 502, "protocol error", UNSURE),
     ("/jwt", 401, "jwt", None),
     ("/fault", 418, "fault abort", None),
@@ -469,7 +475,8 @@ def test_a_real_envoys_own_answers_are_told(
     assert got == status, body
     reply = classify(got, headers, body)
     assert reply is not None, (headers, body)
-    assert (reply.by, reply.reason) == ("sidecar", reason), body
+    assert reply.by == "sidecar"
+    assert reply.reason in reason.split("|"), body
     unread = classify(got, headers, None)
     assert unread is not None
     assert (unread.by, unread.reason) == ("sidecar", by_headers or reason)
@@ -491,7 +498,8 @@ def test_a_real_peers_answers_are_told_through_the_own_sidecar(
     reply = classify(got, headers, body)
     if body:
         assert reply is not None, (headers, body)
-        assert (reply.by, reply.reason) == ("peer-sidecar", reason)
+        assert reply.by == "peer-sidecar"
+        assert reply.reason in reason.split("|"), body
     else:
         assert reply is None
 

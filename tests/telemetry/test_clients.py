@@ -128,8 +128,8 @@ def test_a_client_of_ones_own_class_is_a_client_too(library: Any, spans: Any) ->
     class ShopClient(library.Client):  # type: ignore[misc]
         pass
 
-    client: Any
-    with ShopClient() as client:
+    client: Any = ShopClient()
+    with client:
         assert instrument_client(client, spans.provider)
 
 

@@ -94,16 +94,17 @@ def test_each_exporter_gets_its_processor() -> None:
     processors: list[Any] = list(span_processors(plan))
     console, otlp = processors
 
+    otlp.shutdown()
     assert isinstance(console, SimpleSpanProcessor)
     assert isinstance(otlp, BatchSpanProcessor)
-    otlp.shutdown()
 
 
 def test_an_exporter_of_another_package_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     group = "opentelemetry_traces_exporter"
     vendor = EntryPoint("vendor", "opentelemetry.sdk.trace.export:ConsoleSpanExporter", group)
     monkeypatch.setattr(exporter, "entry_points", EntryPoints([vendor]).select)
-    (processor,) = span_processors(Plan(("vendor",), "because"))
+    processors: list[Any] = list(span_processors(Plan(("vendor",), "because")))
+    (processor,) = processors
     processor.shutdown()
 
     assert isinstance(processor, BatchSpanProcessor)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from meshaware.errors import SettingsError
 from meshaware.instrumentation import announce_client
@@ -32,6 +33,16 @@ def shop() -> FastAPI:
 
 def client() -> httpx.Client:
     return httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(204, request=request)))
+
+
+def state_of(app: FastAPI) -> list[object]:
+    """Everything that setting up telemetry may change for an application."""
+    return [
+        app.build_middleware_stack,
+        app.router.lifespan_context,
+        propagate.get_global_textmap(),
+        signal.getsignal(signal.SIGTERM),
+    ]
 
 
 def exporters(provider: trace.TracerProvider | None) -> int:
@@ -58,21 +69,15 @@ def test_without_a_collector_nothing_is_touched(caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO)
     app, mine = shop(), client()
     announce_client(mine)
-    build, lifespan, textmap = (
-        app.build_middleware_stack,
-        app.router.lifespan_context,
-        propagate.get_global_textmap(),
-    )
+    before = state_of(app)
 
     telemetry = setup_telemetry(app=app, httpx_globally=True, sigterm=True)
 
     assert (telemetry.state, telemetry.tracer_provider) == ("off", None)
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in telemetry.reason
-    assert (app.build_middleware_stack, app.router.lifespan_context) == (build, lifespan)
-    assert propagate.get_global_textmap() is textmap
+    assert state_of(app) == before
     assert type(trace.get_tracer_provider()) is trace.ProxyTracerProvider
     assert not hasattr(mine, "_is_instrumented_by_opentelemetry")
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert not caplog.records
 
 
@@ -106,17 +111,12 @@ def test_spans_of_server_and_client_reach_the_collector_with_the_workloads_name(
 def test_a_second_call_returns_the_same_and_doubles_nothing() -> None:
     app = shop()
     first = setup_telemetry(app=app)
-    build, lifespan, textmap = (
-        app.build_middleware_stack,
-        app.router.lifespan_context,
-        propagate.get_global_textmap(),
-    )
+    before = state_of(app)
 
     second = setup_telemetry(app=app)
 
     assert second is first
-    assert (app.build_middleware_stack, app.router.lifespan_context) == (build, lifespan)
-    assert propagate.get_global_textmap() is textmap
+    assert state_of(app) == before
     assert exporters(first.tracer_provider) == 1
 
 
@@ -282,9 +282,25 @@ def test_one_line_says_what_was_set_up(caplog: pytest.LogCaptureFixture) -> None
     setup_telemetry(workload=Workload(service="inventory"))
     setup_telemetry()
 
-    assert [record.getMessage() for record in caplog.records] == [
-        "telemetry: own, because OTEL_TRACES_EXPORTER='console'; spans of inventory go to console; W3C and B3 headers"
-    ]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        "telemetry (own): spans of inventory go to console, because OTEL_TRACES_EXPORTER='console';"
+        " headers in W3C and B3 format"
+    )
+
+
+def test_the_line_says_whose_the_provider_is(spans: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "meshaware")
+    trace.set_tracer_provider(spans.provider)
+    propagate.set_global_textmap(TraceContextTextMapPropagator())
+
+    setup_telemetry()
+
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("telemetry (shared): spans of unknown_service")
+    assert line.endswith(
+        "go where the provider sends them, because this process has a tracer provider already"
+    )
 
 
 def test_the_signal_is_handled_once_and_only_if_asked(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """
 Regular expressions that cannot hang: a pattern becomes an automaton that looks at each character once.
 
-Its states are made when they are first reached and kept, so a pattern costs its worst on first use only. Size of
-pattern and of text are bounded, so even a pattern made to hurt stays within milliseconds.
+Its states are made when they are first reached, and kept. Their number is bounded, and a pattern that needs more is
+not evaluated from then on: whatever it is matched with, it costs some milliseconds once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ _SPLIT, _BEGIN, _END, _MATCH = "split", "begin", "end", "match"
 
 
 class _Dead(Exception):  # noqa: N818 (no error: the way out of a loop that has nothing left to find)
+    pass
+
+
+class _Overgrown(Exception):  # noqa: N818 (as above)
     pass
 
 
@@ -59,8 +63,8 @@ class Pattern:
         self._start = self._maker.start()
 
     def match(self, text: str) -> bool | None:
-        """Whether the whole text matches; None for a text that is not judged: too long, or not ASCII."""
-        if len(text) > _MAX_TEXT or not text.isascii():
+        """Whether the whole text matches; None where that is not judged: too long, not ASCII, or too many states."""
+        if len(text) > _MAX_TEXT or not text.isascii() or self._maker.overgrown:
             return None
         state = self._start
         try:
@@ -68,6 +72,8 @@ class Pattern:
                 state = state[character]
         except _Dead:
             return False
+        except _Overgrown:
+            return None
         return state.accepts
 
 
@@ -82,6 +88,7 @@ class _Maker:
         last = self.add(_MATCH)
         self.first = self.compile(node, last)
         self.states: dict[frozenset[int], _State] = {}
+        self.overgrown = False
 
     def add(self, kind: str | int, *targets: int) -> int:
         self.kinds.append(kind)
@@ -136,19 +143,15 @@ class _Maker:
         known = None if begin else self.states.get(steps)
         if known is not None:
             return known
+        if len(self.states) >= _MAX_STATES:
+            self.overgrown = True
+            self.states.clear()
+            raise _Overgrown
         accepts = any(self.kinds[step] == _MATCH for step in self.closure(reached, begin=begin, end=True))
         made = _State(self, steps, accepts=accepts)
         if not begin:
-            self.remember(steps, made)
+            self.states[steps] = made
         return made
-
-    def remember(self, steps: frozenset[int], made: _State) -> None:
-        if len(self.states) >= _MAX_STATES:
-            # Cut them off from each other, or the old ones would stay alive through the start.
-            for state in list(self.states.values()):
-                state.clear()
-            self.states.clear()
-        self.states[steps] = made
 
     def closure(self, reached: Iterable[int], *, begin: bool, end: bool) -> set[int]:
         """All steps that can be taken without a character."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from meshaware.budgets.table import RouteTable
+
 from meshaware.errors import ConfigDumpError, SidecarUnavailable
 from meshaware.sidecar.admin import AdminReply, async_fetch, fetch
 

@@ -17,7 +17,17 @@ from typing import Any, Literal, NamedTuple
 from meshaware.budgets import Budget
 from meshaware.client.options import CallOptions
 
-__all__ = ["BUILT_IN", "FROM_BUDGET", "PHASES", "Allowance", "FromBudget", "Source", "allow", "default_allowances", "from_budget"]
+__all__ = [
+    "BUILT_IN",
+    "FROM_BUDGET",
+    "PHASES",
+    "Allowance",
+    "FromBudget",
+    "Source",
+    "allow",
+    "default_allowances",
+    "from_budget",
+]
 
 PHASES = ("connect", "read", "write", "pool")
 Source = Literal["route", "settings", "default", "caller"]

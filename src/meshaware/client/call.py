@@ -11,6 +11,9 @@ from meshaware.client.allowance import Allowance
 
 __all__ = ["Call", "Phase", "Whole"]
 
+# A timer may fire a hair early.
+_TOLERANCE = 0.001
+
 Phase = Literal["pool", "connect", "send", "wait", "body"]
 
 # httpcore's trace events that move a call on. A tunnel through a proxy is a request of its own and goes through
@@ -113,8 +116,8 @@ class Call:
         return None if self.end is None else self.end - monotonic()
 
     def expired(self) -> bool:
-        """Whether its time is up; a timer may fire a hair early, hence the tolerance of a millisecond."""
-        return self.end is not None and self.end - monotonic() <= 0.001
+        """Whether its time is up, to the millisecond."""
+        return self.end is not None and self.end - monotonic() <= _TOLERANCE
 
     def spent(self) -> dict[str, float]:
         """Seconds by phase until now; a phase entered twice counts both times."""

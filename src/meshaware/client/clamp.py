@@ -19,7 +19,9 @@ __all__ = ["ShrinkingTimeouts", "TimeUp", "active_call", "async_tracer", "tracer
 
 active_call: ContextVar[Call | None] = ContextVar("meshaware_active_call", default=None)
 
-_BORN = frozenset({"connection.connect_tcp.complete", "connection.connect_unix_socket.complete", "connection.start_tls.complete"})
+_BORN = frozenset(
+    {"connection.connect_tcp.complete", "connection.connect_unix_socket.complete", "connection.start_tls.complete"}
+)
 # `socket.settimeout(0)` means non-blocking, not "at once".
 _SHORTEST = 1e-6
 # One write() loops over send() with the same timeout; in slices each send() asks anew.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import httpx
 
 from meshaware.client.build import Parts, mark_call, parts, wrap
+from meshaware.client.clamp import TimeUp
 from meshaware.client.library import Library
 from meshaware.client.streams import AsyncBody, Body
 from meshaware.client.transport import AsyncMeshTransport, MeshTransport
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from meshaware.budgets import RouteSource, RouteTable
     from meshaware.settings import MeshSettings
 
-# The library's class comes first: a handler that an application registered for `httpx.TimeoutException` stays the nearer.
+# The library's class comes first, so that a handler for `httpx.TimeoutException` stays nearer than one for ours.
 
 __all__ = [
     "AsyncClientArguments",
@@ -77,7 +78,7 @@ _LIBRARY = Library(
     sidecar_error=SidecarConnectError,
     timeout=httpx.TimeoutException,
     connect_error=httpx.ConnectError,
-    failures=(httpx.TimeoutException, httpx.ConnectError),
+    failures=(TimeUp, httpx.TimeoutException, httpx.ConnectError),
     sync_stream=_Stream,
     async_stream=_AsyncStream,
 )

@@ -24,7 +24,7 @@ class Library(NamedTuple):
     timeout: type[Exception]
     connect_error: type[Exception]
     failures: tuple[type[Exception], ...]
-    """The two above: what a transport looks at before it passes an error on."""
+    """Those two and `TimeUp`: what a transport looks at before it passes an error on."""
     sync_stream: type[Any]
     async_stream: type[Any]
 
@@ -75,8 +75,8 @@ def deadline_error(library: Library, call: Call, request: object) -> DeadlineExc
 def sidecar_error(library: Library, call: Call, address: str, cause: Exception, request: object) -> Exception:
     """Make the error for a connection that the sidecar itself refused: ours, and the library's ConnectError."""
     error = library.sidecar_error(
-        f"{call.line}: the sidecar at {address} did not take the connection ({cause}). Nothing was sent, so the call may"
-        f" be made again. Next: is the sidecar up? /readyz and its log say so"
+        f"{call.line}: the sidecar at {address} did not take the connection ({cause}). Nothing was sent, so the call"
+        f" may be made again. Next: is the sidecar up? /readyz and its log say so"
     )
     cast("Any", error).request = request
     return error

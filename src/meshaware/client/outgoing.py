@@ -16,7 +16,7 @@ from meshaware.client.call import Call, Whole
 from meshaware.client.options import OPTIONS, CallOptions
 from meshaware.deadline import current_deadline
 from meshaware.durations import format_duration
-from meshaware.propagation.context import pairs_to_add
+from meshaware.propagation.context import attach
 from meshaware.propagation.hosts import HostPolicy
 
 if TYPE_CHECKING:
@@ -63,17 +63,18 @@ class Outgoing:
         url, headers = request.url, request.headers
         raw: list[tuple[bytes, bytes]] = headers.raw
         host = url.raw_host
-        present = {name.lower() for name, _ in raw}
         plain = url.raw_scheme == b"http"
-        inside = self._hosts.inside(host)
         authority = next((value for name, value in raw if name.lower() == b"host"), host)
-        inside = inside and self._hosts.inside(authority)
-        if inside and (pairs := pairs_to_add(present)):
-            headers = type(headers)([*raw, *pairs])
+        inside = self._hosts.inside(host) and self._hosts.inside(authority)
+        attached = attach(raw) if inside else raw
+        if attached is not raw:
+            headers = type(headers)(attached)
         route = None
         if plain:
             table = self._source if isinstance(self._source, RouteTable) else self._source.current
-            route = table.match_parts(request.method, authority.decode("ascii", "replace"), url.raw_path.decode("ascii"), headers)
+            route = table.match_parts(
+                request.method, authority.decode("ascii", "replace"), url.raw_path.decode("ascii"), headers
+            )
         extensions: dict[str, Any] = {name: value for name, value in request.extensions.items() if name not in _OURS}
         options: CallOptions | None = request.extensions.get(OPTIONS)
         budgeted = self._allowance(route)
@@ -120,8 +121,8 @@ class Outgoing:
         if budgeted.source != "route" or given.total is None or budgeted.total is None or given.total >= budgeted.total:
             return
         self.say_once(
-            f"timeout {format_duration(given.total)} is under the {format_duration(budgeted.total)} that the mesh may take"
-            f" on route {route.name!r} ({route.origin}): calls may be given up that would have succeeded"
+            f"timeout {format_duration(given.total)} is under the {format_duration(budgeted.total)} that the mesh may"
+            f" take on route {route.name!r} ({route.origin}): calls may be given up that would have succeeded"
         )
 
     def say_once(self, message: str) -> None:
@@ -140,8 +141,8 @@ class Outgoing:
                 self.would_have_cut += 1
                 where = "no route" if call.route is None else f"route {call.route.name!r} ({call.route.origin})"
                 self.say_once(
-                    f"deadlines are observed: on {where} a call took longer than {format_duration(limit)} and would have"
-                    " been cut there"
+                    f"deadlines are observed: on {where} a call took longer than {format_duration(limit)}"
+                    " and would have been cut there"
                 )
 
         return finished

@@ -75,7 +75,9 @@ def report(response: ResponseLike) -> CallReport:
     """
     found = response.extensions.get(REPORT)
     if not isinstance(found, CallReport):
-        raise LookupError("this response has no report: it did not come through a client made by meshaware")
+        raise LookupError(  # noqa: TRY004 (nothing is of a wrong type; something is not there)
+            "this response has no report: it did not come through a client made by meshaware"
+        )
     if response.status_code >= 400:
         found.reply = classify(response.status_code, cast("_Headers", response.headers).raw, _body(response))
     return found

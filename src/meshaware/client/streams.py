@@ -108,7 +108,7 @@ class _ScopedChunks(_Chunks):
                 if fate.call.expired():
                     fate.fail(error)
                 raise
-        fate.fail(None)
+        return fate.fail(None)
 
 
 class Body:
@@ -148,4 +148,3 @@ class Body:
         self._inner.close()
         if self._fate.finished is not None:
             self._fate.finished()
-

@@ -1,9 +1,9 @@
 """
 TLS contexts shared between like clients.
 
-Loading the system's certificates takes tens of milliseconds, and httpx does it for each client and again for each proxy.
-Contexts for HTTP/1.1 and for HTTP/2 are kept apart: httpcore sets the protocols it offers on the context itself. What
-names files (a CA bundle, a client certificate) is loaded anew each time, because such files are rotated.
+Loading the system's certificates takes tens of milliseconds, and httpx does it for each client and again for each
+proxy. Contexts for HTTP/1.1 and for HTTP/2 are kept apart: httpcore sets the protocols it offers on the context itself.
+What names files (a CA bundle, a client certificate) is loaded anew each time, because such files are rotated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 
 
 def shared_context(
-    make: Callable[..., ssl.SSLContext], verify: ssl.SSLContext | str | bool, cert: Any, *, trust_env: bool, http2: bool
+    make: Callable[..., ssl.SSLContext],
+    verify: ssl.SSLContext | str | bool,  # noqa: FBT001 (as httpx has it)
+    cert: Any,
+    *,
+    trust_env: bool,
+    http2: bool,
 ) -> ssl.SSLContext:
     """
     The context for these arguments: shared where only the system's certificates are in it.

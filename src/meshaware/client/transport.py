@@ -65,7 +65,9 @@ class _Wrapping:
         call = leaving.call
         call.answered()
         reply = classify(response.status_code, response.headers.raw, None) if response.status_code >= 400 else None
-        response.extensions[REPORT] = CallReport(call.route, call.allowance.source, call.allowance.total, call.end, reply)
+        response.extensions[REPORT] = CallReport(
+            call.route, call.allowance.source, call.allowance.total, call.end, reply
+        )
 
         def fail(cause: Exception | None) -> NoReturn:
             raise deadline_error(self._library, call, request) from cause
@@ -73,7 +75,9 @@ class _Wrapping:
         finished = None
         if leaving.observed is not None:
             finished = self._outgoing.observer(leaving)
-        response.stream = stream(response.stream, Fate(call, self._library.timeout, fail, finished, watched=self._watched))
+        response.stream = stream(
+            response.stream, Fate(call, self._library.timeout, fail, finished, watched=self._watched)
+        )
         return response
 
 
@@ -97,7 +101,7 @@ class AsyncMeshTransport(_Wrapping):
                     response = await send(leaving)
             else:
                 response = await send(leaving)
-        except (TimeUp, *self._library.failures) as error:
+        except self._library.failures as error:
             failure = self._failure(leaving, request, error)
             if failure is error:
                 raise
@@ -166,7 +170,7 @@ class MeshTransport(_Wrapping):
                     response = self._choose(leaving).handle_request(leaving.request)
             else:
                 response = self._choose(leaving).handle_request(leaving.request)
-        except (TimeUp, *self._library.failures) as error:
+        except self._library.failures as error:
             failure = self._failure(leaving, request, error)
             if failure is error:
                 raise
@@ -192,4 +196,3 @@ class MeshTransport(_Wrapping):
     ) -> None:
         """Leave the wrapped transport."""
         self._inner.__exit__(exc_type, exc_value, traceback)
-

@@ -62,6 +62,8 @@ _POOL = (
     "http1MaxPendingRequests, http2MaxRequests, maxConnections"
 )
 _PEER_POOL = "the callee's sidecar has reached its own limit of connections or requests"
+_OWN_LIMIT = "a local rate limit of the sidecar is used up: it counts the calls of this pod"
+_PEER_LIMIT = "a local rate limit of the callee is used up: it counts the calls to one of its pods"
 _SHEDS = "sheds load: its memory and CPU limits, its overload manager"
 
 # The first that fits counts, so the particular stands before the general.
@@ -76,8 +78,14 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "max stream duration",
         (504, 408),
+        b"downstream duration timeout",
+        "the route's or listener's longest stream duration is shorter than this call",
+    ),
+    Cause(
+        "max stream duration",
+        (504, 408),
         b"upstream max stream duration reached",
-        "the route's longest stream duration is shorter than this call",
+        "the callee's cluster has a longest stream duration that is shorter than this call",
     ),
     Cause(
         "stream timeout",
@@ -116,7 +124,9 @@ CAUSES: tuple[Cause, ...] = (
         "connection failure",
         (503, 502),
         _CONNECT,
-        "nothing accepted the connection: does the callee run, does it listen on the Service's targetPort?",
+        # Since 1.38 Envoy does not tell a client that it was TLS that failed.
+        "the connection came to nothing: does the callee run and listen on the Service's targetPort, do both sides "
+        "agree on mutual TLS?",
         "the callee's sidecar runs, its application does not accept: has it crashed, does it listen there?",
         rest=re.compile(rb"reset reason: ((local |remote )?connection failure|connection timeout)"),
     ),
@@ -182,13 +192,9 @@ CAUSES: tuple[Cause, ...] = (
         rest=ANYTHING,
         header=b"www-authenticate",
     ),
-    Cause(
-        "rate limited",
-        (),
-        b"local_rate_limited",
-        "a local rate limit of the sidecar is used up: it counts the calls of this pod",
-        "a local rate limit of the callee is used up: it counts the calls to one of its pods",
-    ),
+    Cause("rate limited", (429,), b"local_rate_limited", _OWN_LIMIT, _PEER_LIMIT),
+    # With another status it is known by its words only: `fault filter abort` is as long.
+    Cause("rate limited", (), b"local_rate_limited", _OWN_LIMIT, _PEER_LIMIT, rest=re.compile(rb"limited$")),
     Cause(
         "rate limited",
         (429,),

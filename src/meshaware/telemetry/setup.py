@@ -118,9 +118,7 @@ def _find(
         return Telemetry("off", "the tracer provider is a NoOpTracerProvider")
     if type(provider) is trace.ProxyTracerProvider:
         return _own(settings, workload)
-    source = (
-        "the tracer provider of the process was set already" if given is None else "tracer_provider was given"
-    )
+    source = "this process has a tracer provider already" if given is None else "tracer_provider was given"
     formats = install_propagators(os.environ)
     return _start(Telemetry("shared", source, tracer_provider=provider), formats=formats)
 
@@ -147,12 +145,12 @@ def _own(settings: MeshSettings | None, workload: Workload | None) -> Telemetry:
 def _start(telemetry: Telemetry, *, formats: bool) -> Telemetry:
     _process.telemetries[id(telemetry.tracer_provider)] = telemetry
     _log.info(
-        "telemetry: %s, because %s; spans of %s go to %s%s",
+        "telemetry (%s): spans of %s go %s, because %s%s",
         telemetry.state,
-        telemetry.reason,
         telemetry.resource.get("service.name", "this process"),
-        telemetry.target or "where that provider sends them",
-        "; W3C and B3 headers" if formats else "",
+        f"to {telemetry.target}" if telemetry.target else "where the provider sends them",
+        telemetry.reason,
+        "; headers in W3C and B3 format" if formats else "",
     )
     return telemetry
 

@@ -124,9 +124,7 @@ class _Action:
         policies: list[dict[str, Any]] = []
         for holder, field, percentage in whole + listed:
             share = _percentage(holder, percentage)
-            policies.append(
-                {"cluster": self._cluster(holder, field), "runtime_fraction": {"default_value": share}}
-            )
+            policies.append({"cluster": self._cluster(holder, field), "runtime_fraction": {"default_value": share}})
             if holder is not rule:
                 holder.finish()
         return policies

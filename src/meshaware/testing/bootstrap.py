@@ -32,7 +32,7 @@ class Ports:
     inbound: int
     admin: int
     ready: int
-    app: int | None
+    app: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,7 @@ class _Connections:
                     {
                         "name": f"inbound|http|{port}",
                         "domains": ["*"],
-                        "routes": [
-                            {"name": "default", "match": EVERYTHING, "route": action, "decorator": operation}
-                        ],
+                        "routes": [{"name": "default", "match": EVERYTHING, "route": action, "decorator": operation}],
                     }
                 ],
                 "validate_clusters": False,
@@ -194,9 +192,7 @@ class _Connections:
                 "typed_config": {
                     "@type": f"{_TYPE}envoy.config.trace.v3.OpenTelemetryConfig",
                     "service_name": tracing.service_name,
-                    "http_service": {
-                        "http_uri": {"uri": uri, "cluster": _COLLECTOR, "timeout": _EXPORT_WITHIN}
-                    },
+                    "http_service": {"http_uri": {"uri": uri, "cluster": _COLLECTOR, "timeout": _EXPORT_WITHIN}},
                 },
             },
             "random_sampling": {"value": tracing.sampling},

@@ -116,9 +116,7 @@ def _versions(service: ServiceView) -> dict[str, Mapping[str, str]]:
     return {version: {"version": version} for version in sorted(versions)}
 
 
-def _cluster(
-    service: ServiceView, subset: str, endpoints: Sequence[Endpoint], rule: _Rule | None
-) -> dict[str, Any]:
+def _cluster(service: ServiceView, subset: str, endpoints: Sequence[Endpoint], rule: _Rule | None) -> dict[str, Any]:
     about = {"host": service.host, "name": service.name, "namespace": service.namespace}
     istio = {"services": [about], **({"subset": subset} if subset else {})}
     cluster = static_cluster(

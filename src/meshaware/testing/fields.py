@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 from meshaware.durations import parse_duration
@@ -77,9 +77,7 @@ class Fields:
         except ValueError as error:
             raise LocalMeshError(f"{self.where}: {self._at(name)}: {error}") from error
         if seconds < 0.001:  # noqa: PLR2004
-            raise self._wrong(
-                name, text, "is less than 1ms, which Istio refuses; to switch it off, leave it out"
-            )
+            raise self._wrong(name, text, "is less than 1ms, which Istio refuses; to switch it off, leave it out")
         return seconds
 
     def fields(self, name: str) -> Fields | None:
@@ -97,7 +95,7 @@ class Fields:
         for i, value in enumerate(values):
             if not isinstance(value, str):
                 raise self._wrong(f"{name}[{i}]", value, "is no text: put it in quotes")
-        return values
+        return [*values]
 
     def pairs(self, name: str) -> dict[str, str]:
         """A mapping of texts to texts."""
@@ -124,14 +122,13 @@ class Fields:
         self._read.add(name)
         return self._values.get(name)
 
-    def _list(self, name: str) -> list[Any]:
+    def _list(self, name: str) -> Sequence[Any]:
         value = self._take(name)
         if value is None:
             return []
         if not isinstance(value, list):
             raise self._wrong(name, value, "is no list")
-        items: list[Any] = value
-        return items
+        return cast("Sequence[Any]", value)
 
     def _at(self, name: str) -> str:
         return ".".join(part for part in (self.path, name) if part)

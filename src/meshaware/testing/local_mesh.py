@@ -9,24 +9,22 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import anyio
 import anyio.to_thread
 
 from meshaware.errors import LocalMeshError
 from meshaware.testing.bootstrap import Ports, Tracing, bootstrap
-from meshaware.testing.clusters import outbound_clusters
-from meshaware.testing.discovery import CLUSTERS, ROUTES, Resources
 from meshaware.testing.envoy import find_envoy
-from meshaware.testing.manifests import Manifest, Manifests, read_manifests
+from meshaware.testing.manifests import Manifests, read_manifests
 from meshaware.testing.pod import Pod
 from meshaware.testing.ports import LOOPBACK, HeldPort
 from meshaware.testing.processes import ProcessGroup
-from meshaware.testing.routes import check_routes, route_configuration
+from meshaware.testing.roster import Member, check, publish
 from meshaware.testing.service import LocalService
 from meshaware.testing.sidecar import Sidecar, SidecarPlan
-from meshaware.testing.view import Client, Endpoint, ServiceView, View, full_name
+from meshaware.testing.view import Endpoint
 
 __all__ = ["LocalMesh"]
 
@@ -76,8 +74,8 @@ class LocalMesh:
         self._envoy = find_envoy(envoy)
         self._otlp, self._sampling, self._start_timeout = otlp, sampling, start_timeout
         self._manifests = read_manifests(routes, namespace=namespace)
-        self._check(self._manifests)
-        self._members: list[_Member] = []
+        check(self._manifests, namespace, cluster_domain)
+        self._members: list[Member] = []
         self._temporary = tempfile.TemporaryDirectory(prefix="meshaware-")
         self._group = ProcessGroup()
         self._state: _State = "new"
@@ -146,25 +144,18 @@ class LocalMesh:
             if self._state == "stopped":
                 raise LocalMeshError("this LocalMesh is stopped: make a new one")
             home = namespace or self.namespace
-            for other in self._members:
-                same = (other.pod.service, other.pod.namespace) == (name, home) and other.app_port and app
-                if same and other.port != port:
-                    raise LocalMeshError(f"{name}.{home} has the port {other.port} already, not {port}")
-            ordinal = sum(
-                other.pod.service == name and other.pod.version == version for other in self._members
-            )
+            self._check_port(name, home, port)
+            ordinal = sum((other.pod.service, other.pod.version) == (name, version) for other in self._members)
             account = service_account or name
             pod = Pod(name, version, home, account, self.cluster_domain, ordinal, dict(labels or {}))
             member = self._member(pod, port, app=app, start=start)
             self._members.append(member)
-            self._publish()
+            publish(self._members, self._manifests)
             if start and self._state == "running":
                 member.service.sidecar.start()
             return member.service
 
-    def serve(
-        self, name: str, app: Any, *, version: str = "v1", port: int = 8080, **options: Any
-    ) -> LocalService:
+    def serve(self, name: str, app: Any, *, version: str = "v1", port: int = 8080, **options: Any) -> LocalService:
         """
         Add a workload, and serve an ASGI application as it in a thread of this process, with uvicorn.
 
@@ -196,13 +187,13 @@ class LocalMesh:
             fresh = read_manifests(manifests, namespace=self.namespace)
             merged = {(each.kind, each.namespace, each.name): each for each in before + fresh}
             after = list(merged.values())
-            self._check(after)
+            check(after, self.namespace, self.cluster_domain)
             self._manifests = after
             try:
-                self._publish()
+                publish(self._members, self._manifests)
             except LocalMeshError:
                 self._manifests = before
-                self._publish()
+                publish(self._members, self._manifests)
                 raise
 
     def start(self) -> None:
@@ -242,15 +233,16 @@ class LocalMesh:
                 cleaning.callback(member.service.close)
                 cleaning.callback(member.service.stop_serving)
 
-    def _member(self, pod: Pod, port: int, *, app: bool, start: bool) -> _Member:
+    def _check_port(self, name: str, namespace: str, port: int) -> None:
+        for other in self._members:
+            if (other.pod.service, other.pod.namespace) == (name, namespace) and other.port != port:
+                raise LocalMeshError(f"{name}.{namespace} has the port {other.port} already, not {port}")
+
+    def _member(self, pod: Pod, port: int, *, app: bool, start: bool) -> Member:
         directory = Path(self._temporary.name) / f"{len(self._members)}-{pod.workload_name}"
         directory.mkdir()
         held = [HeldPort() for _ in range(5 if app else 4)]
-        outbound, inbound, admin, ready, *apps = held
-        app_port = apps[0] if apps else None
-        ports = Ports(
-            outbound.number, inbound.number, admin.number, ready.number, app_port.number if app_port else None
-        )
+        ports = Ports(*(each.number for each in held))
         tracing = Tracing(self._otlp, pod.tracing_name, self._sampling) if self._otlp else None
         plan = SidecarPlan(
             name=f"{pod.service} {pod.version}",
@@ -265,69 +257,14 @@ class LocalMesh:
             pod,
             port,
             Sidecar(plan),
-            app_port=app_port,
+            app_port=held[-1] if app else None,
             directory=directory,
             variables=self._telemetry(),
         )
-        return _Member(
-            service, pod, port, app_port, Endpoint(LOOPBACK, inbound.number, pod.labels), held, start
-        )
+        endpoint = Endpoint(LOOPBACK, ports.inbound, pod.labels) if app else None
+        return Member(service, pod, port, endpoint, held, start)
 
     def _telemetry(self) -> dict[str, str]:
         if self._otlp is None:
             return {}
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self._otlp, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
-
-    def _check(self, manifests: list[Manifest]) -> None:
-        nobody = View((), Client(self.namespace, {}), self.cluster_domain)
-        check_routes(manifests, nobody)
-        outbound_clusters(manifests, nobody)
-
-    def _publish(self) -> None:
-        """Give every sidecar the mesh as it is now: clusters first, for the routes that name them."""
-        views = [(member.service.sidecar, self._view(member)) for member in self._members]
-        clusters = [(sidecar, outbound_clusters(self._manifests, view)) for sidecar, view in views]
-        routes = [(sidecar, [route_configuration(self._manifests, view)]) for sidecar, view in views]
-        # What is to go stays until no route names it.
-        self._configure(CLUSTERS, [(sidecar, _with_old(sidecar, fresh)) for sidecar, fresh in clusters])
-        self._configure(ROUTES, routes)
-        self._configure(CLUSTERS, clusters)
-
-    def _configure(self, resources: Resources, given: list[tuple[Sidecar, list[dict[str, Any]]]]) -> None:
-        changed = [(sidecar, items) for sidecar, items in given if sidecar.given(resources) != items]
-        for sidecar, items in changed:
-            sidecar.configure(resources, items)
-        for sidecar, _ in changed:
-            sidecar.wait_configured()
-
-    def _view(self, member: _Member) -> View:
-        groups: dict[tuple[str, str], list[_Member]] = {}
-        for other in self._members:
-            if other.app_port is not None:
-                groups.setdefault((other.pod.service, other.pod.namespace), []).append(other)
-        services = [
-            ServiceView(
-                name=name,
-                namespace=namespace,
-                host=full_name(name, namespace, self.cluster_domain),
-                port=members[0].port,
-                endpoints=[other.endpoint for other in members],
-            )
-            for (name, namespace), members in groups.items()
-        ]
-        return View(services, Client(member.pod.namespace, member.pod.labels), self.cluster_domain)
-
-
-def _with_old(sidecar: Sidecar, fresh: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    names = {cluster["name"] for cluster in fresh}
-    return fresh + [cluster for cluster in sidecar.given(CLUSTERS) if cluster["name"] not in names]
-
-
-class _Member(NamedTuple):
-    service: LocalService
-    pod: Pod
-    port: int
-    app_port: HeldPort | None
-    endpoint: Endpoint
-    held: list[HeldPort]
-    start: bool

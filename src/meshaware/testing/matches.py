@@ -62,7 +62,7 @@ def _path(match: Fields) -> dict[str, Any]:
     path: dict[str, Any] = {"exact": {"path": value}, "prefix": {"prefix": value}}.get(
         kind, {"safe_regex": {"regex": value}}
     )
-    # Envoy takes no case_sensitive with a regular expression.
+    # Of a regular expression it means nothing.
     return path if kind == "regex" else {**path, "case_sensitive": not ignore_case}
 
 
@@ -80,9 +80,7 @@ def _headers(match: Fields, field: str) -> list[dict[str, Any]]:
         if name.startswith("@request.auth"):
             match.refuse(field, f"with {name!r}: LocalMesh checks no tokens")
         present = {"name": name.lower(), "present_match": True}
-        result.append(
-            present if value is None else {"name": name.lower(), "string_match": _string_match(value)}
-        )
+        result.append(present if value is None else {"name": name.lower(), "string_match": _string_match(value)})
     return result
 
 
@@ -94,9 +92,7 @@ def _without(header: dict[str, Any]) -> dict[str, Any]:
 
 def _parameters(match: Fields) -> list[dict[str, Any]]:
     return [
-        {"name": name, "present_match": True}
-        if value is None
-        else {"name": name, "string_match": _string_match(value)}
+        {"name": name, "present_match": True} if value is None else {"name": name, "string_match": _string_match(value)}
         for name, value in _named(match, "queryParams")
     ]
 

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from meshaware.errors import LocalMeshError
 
 __all__ = ["Pod", "podinfo"]
 
 # What Kubernetes makes the suffixes of pods' names from.
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _NODE, _ADDRESS = "local-node", "127.0.0.1"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_NAME_RULE = "it takes lower-case letters, digits and hyphens, at most 63"
+_VALUE_RULE = "it takes letters, digits and -_., at most 63"
+_RULES = (
+    ("service", _NAME, _NAME_RULE),
+    ("namespace", _NAME, _NAME_RULE),
+    ("service_account", _NAME, _NAME_RULE),
+    ("version", _VALUE, _VALUE_RULE),
+)
 _CLUSTER, _MESH = "Kubernetes", "cluster.local"
 
 
@@ -27,6 +40,12 @@ class Pod:
     cluster_domain: str
     ordinal: int
     more_labels: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for field, pattern, rule in _RULES:
+            value = getattr(self, field)
+            if not pattern.fullmatch(value):
+                raise LocalMeshError(f"{field.replace('_', ' ')} {value!r} cannot be used: {rule}")
 
     @property
     def workload_name(self) -> str:

@@ -38,9 +38,7 @@ def retry_policy(retries: Fields | None) -> dict[str, Any] | None:
     retries.finish()
     if attempts == 0:
         if per_try is not None or on is not None:
-            retries.refuse(
-                "attempts", "with perTryTimeout or retryOn: Istio refuses a policy that retries never"
-            )
+            retries.refuse("attempts", "with perTryTimeout or retryOn: Istio refuses a policy that retries never")
         return None
     policy = _policy(attempts)
     if on:

@@ -29,19 +29,12 @@ def route_configuration(manifests: Iterable[Manifest], view: View) -> dict[str, 
     Raises:
         LocalMeshError: A VirtualService has a field that is not supported, or that Istio would refuse.
     """
-    services = [
-        _VirtualService(manifest, view) for manifest in manifests if manifest.kind == "VirtualService"
-    ]
+    services = [_VirtualService(manifest, view) for manifest in manifests if manifest.kind == "VirtualService"]
     governing = [service for service in services if service.applies]
-    hosts = [
-        _service_host(service, governing, view) for service in sorted(view.services, key=lambda s: s.host)
-    ]
+    hosts = [_service_host(service, governing, view) for service in sorted(view.services, key=lambda s: s.host)]
     known = {service.host for service in view.services}
     others = {
-        host: virtual
-        for virtual in reversed(governing)
-        for host in virtual.hosts
-        if host not in known and host != "*"
+        host: virtual for virtual in reversed(governing) for host in virtual.hosts if host not in known and host != "*"
     }
     hosts += [
         {
@@ -125,9 +118,7 @@ class _VirtualService:
 
     def _route(self, rule: Fields, name: str, match: dict[str, Any], host: str) -> dict[str, Any]:
         manifest = self._manifest
-        config = (
-            f"/apis/networking.istio.io/v1/namespaces/{manifest.namespace}/virtual-service/{manifest.name}"
-        )
+        config = f"/apis/networking.istio.io/v1/namespaces/{manifest.namespace}/virtual-service/{manifest.name}"
         route: dict[str, Any] = {
             "match": match,
             "metadata": {"filter_metadata": {"istio": {"config": config}}},

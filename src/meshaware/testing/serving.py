@@ -50,9 +50,7 @@ class AppThread:
         self._thread.start()
         if not self._started.wait(_STARTS_WITHIN):
             self.stop()
-            raise LocalMeshError(
-                f"the application of {self._name} did not start within {_STARTS_WITHIN:g} seconds"
-            )
+            raise LocalMeshError(f"the application of {self._name} did not start within {_STARTS_WITHIN:g} seconds")
         if not self._server.started:
             self.stop()
             raise LocalMeshError(

@@ -200,9 +200,7 @@ class Sidecar:
         try:
             self._process = plan.group.spawn(command, log=plan.directory / "envoy.log")
         except OSError as error:
-            raise LocalMeshError(
-                f"the sidecar of {plan.name}: {plan.envoy} cannot be run: {error}"
-            ) from error
+            raise LocalMeshError(f"the sidecar of {plan.name}: {plan.envoy} cannot be run: {error}") from error
 
     def _is_ready(self) -> bool:
         return fetch(self.ready_url).status == _OK

@@ -1,0 +1,281 @@
+"""
+Routes made ready to be matched: each condition becomes a small test, and a request asks them in order.
+
+The tests follow Envoy's router. Where one cannot be answered here, such as a pattern that is not evaluated, the answer
+is None, and every route that the request might then take stays in play.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from operator import methodcaller
+from typing import NamedTuple
+
+from meshaware.budgets.automaton import Pattern
+from meshaware.budgets.re2 import Unsupported
+from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, TextMatch
+
+__all__ = ["Asked", "Compiled", "Headers", "compile_entries", "taken"]
+
+Verdict = bool | None
+Headers = Mapping[str, str] | Callable[[str], str | None]
+"""The request's headers: a mapping that is asked by lower-case names, or what answers for a name."""
+
+# What the sidecar takes away before it looks for a route: hop-by-hop headers, and what it would take orders from.
+# Source: ConnectionManagerUtility::mutateRequestHeaders and cleanInternalHeaders in Envoy.
+_REMOVED = frozenset({
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-internal",
+    "x-envoy-ip-tags",
+    "x-envoy-max-retries",
+    "x-envoy-original-url",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-forwarded-client-cert",
+})  # fmt: skip
+
+
+class Asked:
+    """One request, as far as conditions ask about it."""
+
+    __slots__ = ("_get", "_lines", "authority", "method", "path", "query")
+
+    def __init__(self, method: str, authority: str, path: str, query: str, headers: Headers) -> None:
+        self.method = method
+        self.authority = authority
+        self.path = path
+        self.query = query
+        self._get: Callable[[str], str | None] = headers if callable(headers) else headers.get
+        self._lines: Callable[[str], list[str]] | None = getattr(headers, "get_list", None)
+
+    def header(self, name: str) -> tuple[str, ...]:
+        """
+        The values that may be compared for a header: none if it is missing, several where Envoys differ.
+
+        A header given on several lines is one text with commas up to Envoy 1.36; 1.40 compares line by line.
+        """
+        value = self._get(name)
+        if value is None:
+            return ()
+        if self._lines is not None and "," in value:
+            lines = self._lines(name)
+            if len(lines) > 1:
+                return (",".join(lines), *lines)
+        return (value,)
+
+
+class Compiled(NamedTuple):
+    """An entry of a virtual host, ready: the test of its path (None: any path), the other tests, and the route."""
+
+    path: Callable[[str], Verdict] | None
+    conditions: tuple[Callable[[Asked], Verdict], ...]
+    route: Route
+    port: int
+    why: str
+
+
+def compile_entries(entries: Iterable[Entry], *, ignore_parameters: bool = False) -> tuple[Compiled, ...]:
+    """Make entries ready, in their order; `ignore_parameters` is the route configuration's."""
+    return tuple(_compile(entry, ignore_parameters=ignore_parameters) for entry in entries)
+
+
+def taken(
+    entries: Iterable[Compiled], path: str, method: str, authority: str, target: str, query: str, headers: Headers
+) -> Route | list[Compiled] | None:
+    """
+    The route that a request takes among the entries of a virtual host.
+
+    Args:
+        entries: Asked in order.
+        path: The path that is matched, without query.
+        method: The method.
+        authority: The `Host` header as it is sent.
+        target: The path as it is sent, with query.
+        query: The query.
+        headers: The headers.
+
+    Returns:
+        None if it takes none; a list, in order, of all it might take where that cannot be told.
+    """
+    asked: Asked | None = None
+    possible: list[Compiled] = []
+    for entry in entries:
+        verdict = True if entry.path is None else entry.path(path)
+        if verdict is False:
+            continue
+        if entry.conditions:
+            if asked is None:
+                asked = Asked(method, authority, target, query, headers)
+            for condition in entry.conditions:
+                answer = condition(asked)
+                if answer is False:
+                    verdict = False
+                    break
+                if answer is None:
+                    verdict = None
+            if verdict is False:
+                continue
+        if verdict and not possible:
+            return entry.route
+        possible.append(entry)
+        if verdict:
+            break
+    return possible or None
+
+
+def _compile(entry: Entry, *, ignore_parameters: bool) -> Compiled:
+    match = entry.match
+    why = [match.doubt] if match.doubt else []
+    path = _path(match.path, why)
+    if ignore_parameters and path is not None:
+        path = _before_parameters(path)
+    conditions = [_header(header, why) for header in match.headers]
+    conditions.extend(_query(query, why) for query in match.query)
+    if match.doubt:
+        conditions.append(_unknown)
+    return Compiled(path, tuple(conditions), entry.route, match.port, "; ".join(why))
+
+
+def _unknown(_: object) -> None:
+    return None
+
+
+def _path(text: TextMatch, why: list[str]) -> Callable[[str], Verdict] | None:
+    if text.kind == "prefix" and not text.value:
+        return None
+    return _text(text, why)
+
+
+def _before_parameters(test: Callable[[str], Verdict]) -> Callable[[str], Verdict]:
+    return lambda path: test(path.partition(";")[0])
+
+
+def _text(text: TextMatch, why: list[str]) -> Callable[[str], Verdict]:
+    """The test of a text; in C where possible, as paths are asked for on each call."""
+    if text.kind == "regex":
+        try:
+            return Pattern(text.value).match
+        except Unsupported as error:
+            why.append(f"the regular expression {text.value[:60]!r} {error}")
+            return _unknown
+    if text.ignore_case:
+        test = _plain(text.kind, text.value.lower())
+        return lambda value: test(value.lower())
+    return _plain(text.kind, text.value)
+
+
+def _plain(kind: str, value: str) -> Callable[[str], bool]:
+    match kind:
+        case "exact":
+            return value.__eq__
+        case "prefix":
+            return methodcaller("startswith", value)
+        case "suffix":
+            return methodcaller("endswith", value)
+        case "contains":
+            return methodcaller("__contains__", value)
+        case _:
+            inside = f"{value}/"
+            return lambda path: path == value or path.startswith(inside)
+
+
+def _range(wanted: IntegerRange) -> Callable[[str], bool]:
+    def test(value: str) -> bool:
+        digits = value.strip()
+        number = digits.removeprefix("-").removeprefix("+") if digits[:2] not in ("-+", "+-") else ""
+        if not number.isascii() or not number.isdigit() or len(number) > 20:
+            return False
+        return wanted.start <= int(digits) < wanted.end
+
+    return test
+
+
+def _header(header: HeaderMatch, why: list[str]) -> Callable[[Asked], Verdict]:
+    values = _source(header.name)
+    invert = header.invert
+    # Envoy makes an identifier where the request has none, and only Envoy knows it then.
+    made_by_envoy = header.name == "x-request-id"
+    if header.value is None:
+
+        def present(asked: Asked) -> Verdict:
+            return (made_by_envoy or bool(values(asked))) is not invert
+
+        return present
+    test = _range(header.value) if isinstance(header.value, IntegerRange) else _text(header.value, why)
+    missing_is_empty = header.missing_is_empty
+
+    def compared(asked: Asked) -> Verdict:
+        found = values(asked)
+        if not found:
+            if made_by_envoy:
+                return None
+            if not missing_is_empty:
+                return False
+            found = ("",)
+        answer = test(found[0])
+        if len(found) > 1 and answer is not _any(test(line) for line in found[1:]):
+            return None
+        return None if answer is None else answer is not invert
+
+    return compared
+
+
+def _any(answers: Iterable[Verdict]) -> Verdict:
+    given = set(answers)
+    return True if True in given else None if None in given else False
+
+
+def _source(name: str) -> Callable[[Asked], tuple[str, ...]]:
+    """Where a condition on a header looks: pseudo-headers, what Envoy removes or sets, or the header itself."""
+    match name:
+        case ":method":
+            return lambda asked: (asked.method,)
+        case ":authority" | "host":
+            return lambda asked: (asked.authority,)
+        case ":path":
+            return lambda asked: (asked.path,)
+        case ":scheme" | "x-forwarded-proto":
+            return _scheme
+        case "te":
+            return lambda asked: tuple(value for value in asked.header("te")[:1] if value.lower() == "trailers")
+        case _ if name in _REMOVED or name.startswith(":"):
+            return lambda _: ()
+        case _:
+            return lambda asked: asked.header(name)
+
+
+def _scheme(asked: Asked) -> tuple[str, ...]:
+    # The listener is plain HTTP, and believes the application about what was before it.
+    said = asked.header("x-forwarded-proto")
+    return said if said[:1] in (("http",), ("https",)) else ("http",)
+
+
+def _query(query: QueryMatch, why: list[str]) -> Callable[[Asked], Verdict]:
+    name = query.name
+    test: Callable[[str], Verdict] = _always if query.value is None else _text(query.value, why)
+
+    def matches(asked: Asked) -> Verdict:
+        for parameter in asked.query.split("&"):
+            key, _, value = parameter.partition("=")
+            if key == name:
+                return test(value)
+        return False
+
+    return matches
+
+
+def _always(_: object) -> bool:
+    return True

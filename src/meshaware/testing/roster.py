@@ -1,0 +1,102 @@
+"""The workloads of a mesh, and what the sidecar of each is told about the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from meshaware.testing.clusters import outbound_clusters
+from meshaware.testing.discovery import CLUSTERS, ROUTES, Resources
+from meshaware.testing.manifests import Manifest
+from meshaware.testing.pod import Pod
+from meshaware.testing.ports import HeldPort
+from meshaware.testing.routes import check_routes, route_configuration
+from meshaware.testing.service import LocalService
+from meshaware.testing.sidecar import Sidecar
+from meshaware.testing.view import Client, Endpoint, ServiceView, View, full_name
+
+__all__ = ["Member", "check", "publish"]
+
+_Items = list[dict[str, Any]]
+
+
+class Member(NamedTuple):
+    """
+    One workload, with what only the mesh has to know of it.
+
+    Attributes:
+        service: What the user holds.
+        pod: Who it is.
+        port: The port of its service.
+        endpoint: Where others reach it; None where there is no application.
+        held: All its ports, to be released at the end.
+        start: Whether the mesh starts its sidecar.
+    """
+
+    service: LocalService
+    pod: Pod
+    port: int
+    endpoint: Endpoint | None
+    held: Sequence[HeldPort]
+    start: bool
+
+
+def check(manifests: Sequence[Manifest], namespace: str, cluster_domain: str) -> None:
+    """
+    Translate every manifest for nobody, so that an unsupported field is refused before it matters.
+
+    Raises:
+        LocalMeshError: A manifest is not supported.
+    """
+    nobody = View((), Client(namespace, {}), cluster_domain)
+    check_routes(manifests, nobody)
+    outbound_clusters(manifests, nobody)
+
+
+def publish(members: Sequence[Member], manifests: Sequence[Manifest]) -> None:
+    """
+    Give every sidecar the mesh as it is now; return when those that run have taken it.
+
+    Raises:
+        LocalMeshError: An Envoy refused it, or ended.
+    """
+    views = [(member.service.sidecar, _view(member, members)) for member in members]
+    clusters = [(sidecar, outbound_clusters(manifests, view)) for sidecar, view in views]
+    routes = [(sidecar, [route_configuration(manifests, view)]) for sidecar, view in views]
+    # Clusters come before the routes that name them, and go after them.
+    _configure(CLUSTERS, [(sidecar, _with_old(sidecar, fresh)) for sidecar, fresh in clusters])
+    _configure(ROUTES, routes)
+    _configure(CLUSTERS, clusters)
+
+
+def _configure(resources: Resources, given: Sequence[tuple[Sidecar, _Items]]) -> None:
+    changed = [(sidecar, items) for sidecar, items in given if sidecar.given(resources) != items]
+    for sidecar, items in changed:
+        sidecar.configure(resources, items)
+    for sidecar, _ in changed:
+        sidecar.wait_configured()
+
+
+def _with_old(sidecar: Sidecar, fresh: _Items) -> _Items:
+    names = {cluster["name"] for cluster in fresh}
+    return fresh + [cluster for cluster in sidecar.given(CLUSTERS) if cluster["name"] not in names]
+
+
+def _view(member: Member, members: Sequence[Member]) -> View:
+    pod = member.pod
+    groups: dict[tuple[str, str], list[tuple[int, Endpoint]]] = {}
+    for other in members:
+        if other.endpoint is not None:
+            key = (other.pod.service, other.pod.namespace)
+            groups.setdefault(key, []).append((other.port, other.endpoint))
+    services = [
+        ServiceView(
+            name=name,
+            namespace=namespace,
+            host=full_name(name, namespace, pod.cluster_domain),
+            port=group[0][0],
+            endpoints=[endpoint for _, endpoint in group],
+        )
+        for (name, namespace), group in groups.items()
+    ]
+    return View(services, Client(pod.namespace, pod.labels), pod.cluster_domain)
