@@ -37,9 +37,8 @@ ONLY_IN = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        yield path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text())
+def modules() -> list[tuple[str, ast.Module]]:
+    return [(path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text())) for path in sorted(SOURCE.rglob("*.py"))]
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:

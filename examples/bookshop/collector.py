@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from threading import Condition, Thread
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -54,9 +55,7 @@ class Collector:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait_for(
-        self, trace: str, enough: Callable[[list[Span]], bool], *, timeout: float = 10.0
-    ) -> list[Span]:
+    def wait_for(self, trace: str, enough: Callable[[list[Span]], bool], *, timeout: float = 10.0) -> list[Span]:
         """Return the spans of a trace once they are enough, or those that came within `timeout` seconds."""
         found: list[Span] = []
 
@@ -80,7 +79,7 @@ class Collector:
             self._came.notify_all()
 
 
-def _chunks(stream: BinaryIO) -> bytes:
+def _chunks(stream: BufferedIOBase) -> bytes:
     parts: list[bytes] = []
     while size := int(stream.readline().partition(b";")[0], 16):
         parts.append(stream.read(size))
@@ -109,7 +108,7 @@ def _read(request: ExportTraceServiceRequest) -> Iterator[Span]:
                 )
 
 
-def _texts(attributes: Iterator[KeyValue]) -> dict[str, str]:
+def _texts(attributes: Iterable[KeyValue]) -> dict[str, str]:
     return {pair.key: _text(pair.value) for pair in attributes}
 
 

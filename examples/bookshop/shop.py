@@ -50,7 +50,7 @@ LATE = "storefront"
 T = TypeVar("T")
 
 
-class NotYet(Exception):  # noqa: N818 (most often it is an answer, and no error)
+class NotYet(Exception):
     """What is waited for is not there, or did not come in time; the message says what was seen."""
 
 
@@ -111,8 +111,7 @@ def open_shop() -> Iterator[Shop]:
         publisher = stack.enter_context(Publisher())
         mesh = stack.enter_context(LocalMesh(ROUTES, namespace=NAMESPACE, otlp=collector.url))
         members = {
-            name: mesh.add(role.service, version=role.version, port=PORT, start=False)
-            for name, role in CAST.items()
+            name: mesh.add(role.service, version=role.version, port=PORT, start=False) for name, role in CAST.items()
         }
         visitor = mesh.add("visitor", app=False, start=False)
         processes = stack.enter_context(Processes(logs))
@@ -132,9 +131,7 @@ def open_shop() -> Iterator[Shop]:
         for member in early:
             member.sidecar.wait_ready()
         road = visitor.sidecar.outbound_url
-        settings = MeshSettings(
-            mesh="istio", routes=[ROUTES], outbound_proxy=road, workload={"namespace": NAMESPACE}
-        )
+        settings = MeshSettings(mesh="istio", routes=[ROUTES], outbound_proxy=road, workload={"namespace": NAMESPACE})
         client = stack.enter_context(create_client(settings))
         yield Shop(members, services, collector, publisher, road, client)
 

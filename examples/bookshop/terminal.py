@@ -61,7 +61,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], shares: Sequence[i
         ]
         for i in range(max(map(len, cells))):
             parts = [cell[i] if i < len(cell) else "" for cell in cells]
-            lines.append(
-                "  ".join(f"{part:<{size}}" for part, size in zip(parts, widths, strict=True)).rstrip()
-            )
+            lines.append("  ".join(f"{part:<{size}}" for part, size in zip(parts, widths, strict=True)).rstrip())
     return lines

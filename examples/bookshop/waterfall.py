@@ -76,7 +76,9 @@ def _walk(spans: list[Span]) -> Iterator[tuple[Span, int]]:
 
 def _label(span: Span, depth: int) -> str:
     arrow = {"server": "<-", "client": "->"}.get(span.kind, "--")
-    return f"{span.service:<11}{span.by:<6}{'  ' * min(depth, DEEPEST)}{arrow} {span.name}"
+    # Envoy names its spans after the route: `orders.shop.svc.cluster.local/*`.
+    name = span.name.partition(".svc.")[0]
+    return f"{span.service:<11}{span.by:<6}{'  ' * min(depth, DEEPEST)}{arrow} {name}"
 
 
 def _bar(span: Span, begin: int, whole: int, columns: int) -> str:

@@ -13,8 +13,8 @@ from meshaware.asgi.health import HealthEndpoints
 from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors
 from meshaware.asgi.middleware import MeshMiddleware
 from meshaware.asgi.types import ASGIApp
-from meshaware.budgets import RouteTable
-from meshaware.budgets.sources import RouteSource, SidecarRoutes
+from meshaware.budgets import RouteSource, RouteTable
+from meshaware.budgets.sources import SidecarRoutes
 from meshaware.client.build import async_close_connections, close_connections, declared_routes
 from meshaware.client.httpx import create_async_client, create_client
 from meshaware.settings import MeshSettings, Workload

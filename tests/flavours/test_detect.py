@@ -109,9 +109,7 @@ def test_a_mesh_that_does_not_exist_is_named() -> None:
     annotations=st.dictionaries(st.text(max_size=40), st.text(max_size=200), max_size=5),
     in_kubernetes=st.booleans(),
 )
-def test_any_metadata_gives_an_answer(
-    labels: dict[str, str], annotations: dict[str, str], in_kubernetes: bool
-) -> None:
+def test_any_metadata_gives_an_answer(labels: dict[str, str], annotations: dict[str, str], in_kubernetes: bool) -> None:
     """Detection never raises for what a pod bears, and is unsettled only where nothing is known."""
     detected = detect("auto", labels, annotations, in_kubernetes)
     assert detected.settled is not (in_kubernetes and not labels and not annotations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from meshaware.propagation.b3 import FLAGS, SAMPLED, match_b3, match_span_id, match_trace_id
 
 TRACE, SPAN, PARENT = b"80f198ee56343ba864fe8b2a57d3eff7", b"e457b5a2e4d86bd1", b"05e3ac9a4f6e3b90"

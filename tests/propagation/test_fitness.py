@@ -7,6 +7,7 @@ from time import perf_counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from meshaware.propagation import fitness
 from meshaware.propagation.fitness import MAX_COUNT, MAX_LIST, MAX_TOTAL, MAX_VALUE, fit, is_fit, rule_of
 from meshaware.propagation.names import SETS, Pair
@@ -135,9 +136,7 @@ def test_too_many_members_on_several_lines_are_too_many() -> None:
 
 @pytest.mark.parametrize("missing", [b"x-b3-traceid", b"x-b3-spanid"])
 @pytest.mark.parametrize("broken", [b"", b"xyz"])
-def test_one_b3_identifier_without_the_other_is_dropped_but_not_the_decision(
-    missing: bytes, broken: bytes
-) -> None:
+def test_one_b3_identifier_without_the_other_is_dropped_but_not_the_decision(missing: bytes, broken: bytes) -> None:
     found = [(name, broken if name == missing else value) for name, value in MULTI]
     assert fit(found) == {b"x-b3-sampled": b"1"}
 

@@ -8,6 +8,7 @@ import warnings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from meshaware.errors import SettingsError
 from meshaware.propagation.headers import DangerousHeaderWarning, HeaderSet
 from meshaware.propagation.names import danger, obstacle
@@ -97,10 +98,12 @@ def test_sets_compare_hash_and_show_their_names() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["host", "Connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authorization", "expect",
-     "content-length", "content-type", "content-*", "if-none-match", "range", "accept-encoding", "set-cookie",
-     "sec-websocket-key", "sec-websocket-*"],
-)  # fmt: skip
+    [
+        *("host", "Connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authorization"),
+        *("expect", "content-length", "content-type", "content-*", "if-none-match", "range", "accept-encoding"),
+        *("set-cookie", "sec-websocket-key", "sec-websocket-*"),
+    ],
+)
 def test_a_header_of_one_connection_or_message_cannot_be_named(name: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(f"MESHAWARE_HEADERS names '{name}', which cannot")):
         HeaderSet.parse(["x-tenant", name])
@@ -134,9 +137,7 @@ def test_a_prefix_that_means_nearly_everything_is_refused(name: str) -> None:
     ],
 )
 def test_naming_a_dangerous_header_warns_once_and_carries_it(name: str, reason: str) -> None:
-    with pytest.warns(
-        DangerousHeaderWarning, match=f"MESHAWARE_HEADERS carries {name.lower()}: .*{reason}"
-    ) as caught:
+    with pytest.warns(DangerousHeaderWarning, match=f"MESHAWARE_HEADERS carries {name.lower()}: .*{reason}") as caught:
         headers = HeaderSet.parse([name])
     assert [warning.filename for warning in caught] == [__file__]
     assert name.lower().encode() in headers
@@ -152,8 +153,7 @@ def test_dangerous_headers_cannot_be_named_by_a_prefix(name: str) -> None:
 
 
 @given(
-    st.binary(max_size=12).map(lambda rest: b"a-" + rest.lower())
-    | st.sampled_from([b"cookie", b"x-envoy-a", b"l5d-b"])
+    st.binary(max_size=12).map(lambda rest: b"a-" + rest.lower()) | st.sampled_from([b"cookie", b"x-envoy-a", b"l5d-b"])
 )
 def test_a_prefix_never_means_what_it_must_not(name: bytes) -> None:
     """Dangerous names, names of one message, and what is no name at all."""

@@ -49,9 +49,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "root"
     below = tuple(f"{root}{place}" for place in podinfo.USUAL_PLACES)
     monkeypatch.setattr(podinfo, "USUAL_PLACES", below)
-    monkeypatch.setattr(
-        kubernetes, "SERVICE_ACCOUNT_DIRECTORY", f"{root}{kubernetes.SERVICE_ACCOUNT_DIRECTORY}"
-    )
+    monkeypatch.setattr(kubernetes, "SERVICE_ACCOUNT_DIRECTORY", f"{root}{kubernetes.SERVICE_ACCOUNT_DIRECTORY}")
     return root
 
 

@@ -73,17 +73,11 @@ def test_a_url_on_loopback_is_taken_apart(url: str, parsed: LoopbackUrl) -> None
 )
 def test_any_other_url_is_refused(url: str) -> None:
     """The message says what is accepted."""
-    with pytest.raises(
-        ValueError, match=r"^a URL such as http://127\.0\.0\.1:15000: http, and the host localhost"
-    ):
+    with pytest.raises(ValueError, match=r"^a URL such as http://127\.0\.0\.1:15000: http, and the host localhost"):
         parse_loopback(url)
 
 
-@given(
-    st.text()
-    | st.text().map(lambda text: f"http://{text}")
-    | st.text().map(lambda text: f"http://127.0.0.1{text}")
-)
+@given(st.text() | st.text().map(lambda text: f"http://{text}") | st.text().map(lambda text: f"http://127.0.0.1{text}"))
 def test_no_text_leads_anywhere_but_to_loopback(url: str) -> None:
     """Whatever is written, the addresses are loopback and nothing is injected into the request."""
     try:

@@ -50,9 +50,7 @@ def test_the_name_of_a_service_is_the_canonical_one(
         ({}, Derived("latest", "labels without a version")),
     ],
 )
-def test_the_version_of_a_service_is_the_canonical_revision(
-    labels: dict[str, str], revision: Derived
-) -> None:
+def test_the_version_of_a_service_is_the_canonical_revision(labels: dict[str, str], revision: Derived) -> None:
     """First of three labels, else `latest`."""
     assert canonical_revision(labels) == revision
 

@@ -106,9 +106,7 @@ def test_the_deployment_gives_a_pod_every_fact(
     }
     assert str(settings.workload.spiffe_id) == "spiffe://cluster.local/ns/shop/sa/inventory"
     assert settings.in_kubernetes is True
-    facts = {
-        name.removeprefix("workload."): origin for name, origin in settings.origins.items() if "." in name
-    }
+    facts = {name.removeprefix("workload."): origin for name, origin in settings.origins.items() if "." in name}
     assert facts == {
         "pod_name": "env POD_NAME",
         "namespace": "env POD_NAMESPACE",
@@ -126,9 +124,7 @@ def test_the_deployment_gives_a_pod_every_fact(
     }
 
 
-def test_the_errors_read_as_the_page_shows_them(
-    monkeypatch: pytest.MonkeyPatch, write: Write, root: Path
-) -> None:
+def test_the_errors_read_as_the_page_shows_them(monkeypatch: pytest.MonkeyPatch, write: Write, root: Path) -> None:
     """Word for word."""
     monkeypatch.setenv("MESHAWARE_TIMEOUT", "15 seconds")
     monkeypatch.setenv("POD_IP", "inventory-0")

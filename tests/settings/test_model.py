@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import socket
 import time
@@ -151,9 +152,7 @@ def test_all_that_is_wrong_is_in_one_error(monkeypatch: pytest.MonkeyPatch, writ
     ]
 
 
-def test_a_bad_value_that_nobody_asks_for_is_no_problem(
-    monkeypatch: pytest.MonkeyPatch, write: Write
-) -> None:
+def test_a_bad_value_that_nobody_asks_for_is_no_problem(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
     """Only the value that wins is looked at."""
     monkeypatch.setenv("INSTANCE_IP", "nonsense")
     monkeypatch.setenv("POD_IP", "10.0.0.1")
@@ -192,14 +191,19 @@ def test_the_two_health_paths_must_differ() -> None:
     ]
 
 
+def test_help_shows_what_is_left_out_as_unset() -> None:
+    """Not as the repr of some object."""
+    parameters = inspect.signature(MeshSettings).parameters.values()
+    assert {repr(parameter.default) for parameter in parameters} == {"unset"}
+
+
 def test_a_misspelled_argument_is_refused() -> None:
     """Never silently ignored, as pydantic-settings would with some configurations."""
     with pytest.raises(TypeError, match="timout"):
         MeshSettings(timout=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert _refused(workload={"namspace": "shop"})[1].endswith("(did you mean namespace?)")
     assert (
-        _refused(workload="shop")[1]
-        == "argument workload is 'shop'; accepted: a Workload, or a mapping of its facts"
+        _refused(workload="shop")[1] == "argument workload is 'shop'; accepted: a Workload, or a mapping of its facts"
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 from meshaware.settings import MeshSettings, Workload
-from meshaware.settings.variables import RESOURCE_ATTRIBUTES, VARIABLES
+from meshaware.settings.variables import ELSEWHERE, RESOURCE_ATTRIBUTES, VARIABLES
 
 
 def _fields() -> set[str]:
@@ -30,6 +32,14 @@ def test_no_name_stands_for_two_fields() -> None:
     """Neither meshaware's own nor a conventional one."""
     names = [name for variable in VARIABLES for name in (variable.name, *variable.conventional)]
     assert len(names) == len(set(names))
+
+
+def test_no_variable_is_read_that_the_table_does_not_know() -> None:
+    """Whoever reads one elsewhere must not have it reported as misspelled."""
+    source = Path(inspect.getfile(MeshSettings)).parents[1]
+    literals = {name for file in source.rglob("*.py") for name in re.findall(r'"(MESHAWARE_\w+)"', file.read_text())}
+    assert literals <= {variable.name for variable in VARIABLES} | set(ELSEWHERE)
+    assert set(ELSEWHERE) <= literals
 
 
 def test_the_name_of_a_variable_follows_from_the_field() -> None:

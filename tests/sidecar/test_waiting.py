@@ -153,7 +153,7 @@ def test_a_proxy_that_is_ready_at_once_is_no_news() -> None:
     simulation.arrive(0.0, 1.0)
     simulation.run()
     assert simulation.news == []
-    assert simulation.room.state(9.0) == ("open", f"{URL}: ready", pytest.approx(0.0005), 1, "istio")
+    assert simulation.room.state(9.0) == ("open", f"{URL}: ready", 0.0005, 1, "istio")
 
 
 def test_the_gate_fails_when_the_last_one_gives_up() -> None:

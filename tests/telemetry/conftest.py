@@ -58,9 +58,7 @@ class Collector:
         self.peers: set[str] = set()
         self._arrived = Condition()
 
-    def take(
-        self, path: str, headers: Mapping[str, str], body: ExportTraceServiceRequest, peer: object
-    ) -> None:
+    def take(self, path: str, headers: Mapping[str, str], body: ExportTraceServiceRequest, peer: object) -> None:
         with self._arrived:
             self.peers.add(str(peer))
             self.requests.append((path, {name.lower(): value for name, value in headers.items()}))

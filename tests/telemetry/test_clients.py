@@ -85,9 +85,7 @@ def _url() -> Iterator[str]:
     thread.join(5)
 
 
-def test_a_call_makes_one_span_and_its_context_reaches_the_transport(
-    library: Any, spans: Any, url: str
-) -> None:
+def test_a_call_makes_one_span_and_its_context_reaches_the_transport(library: Any, spans: Any, url: str) -> None:
     transport = MeshTransport(library.HTTPTransport())
     with library.Client(transport=transport) as client:
         assert instrument_client(client, spans.provider)
@@ -112,9 +110,7 @@ def test_an_asynchronous_call_makes_one_span(library: Any, spans: Any, url: str)
     assert format(spans.finished[0].context.span_id, "016x") in transport.seen[0]
 
 
-def test_a_client_is_instrumented_once(
-    library: Any, spans: Any, url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_client_is_instrumented_once(library: Any, spans: Any, url: str, caplog: pytest.LogCaptureFixture) -> None:
     with library.Client(transport=MeshTransport(library.HTTPTransport())) as client:
         assert instrument_client(client, spans.provider)
         assert not instrument_client(client, spans.provider)

@@ -74,9 +74,7 @@ def test_the_endpoint_for_traces_is_taken_as_it_is(
     assert http_collector.requests[0][0] == "/otlp/here"
 
 
-def test_grpc_takes_an_address_without_a_scheme(
-    grpc_collector: Any, export: Callable[[dict[str, str]], None]
-) -> None:
+def test_grpc_takes_an_address_without_a_scheme(grpc_collector: Any, export: Callable[[dict[str, str]], None]) -> None:
     address = grpc_collector.endpoint.removeprefix("http://")
     export(
         {
@@ -114,9 +112,7 @@ def test_an_exporter_that_is_not_installed_is_refused_with_those_that_are() -> N
     with pytest.raises(SettingsError) as caught:
         span_processors(Plan(("jaeger",), "because"))
 
-    assert "OTEL_TRACES_EXPORTER='jaeger' is not installed: accepted are console, none, otlp" in str(
-        caught.value
-    )
+    assert "OTEL_TRACES_EXPORTER='jaeger' is not installed: accepted are console, none, otlp" in str(caught.value)
 
 
 @pytest.mark.parametrize(("protocol", "package"), [("http/protobuf", "http"), ("grpc", "grpc")])

@@ -117,9 +117,7 @@ def otlp(endpoint: str, protocol: str) -> dict[str, str]:
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
 
 
-def test_a_service_that_is_terminated_loses_no_span(
-    serve: Serve, http_collector: Any, grpc_collector: Any
-) -> None:
+def test_a_service_that_is_terminated_loses_no_span(serve: Serve, http_collector: Any, grpc_collector: Any) -> None:
     """uvicorn kills itself by the signal it was stopped with, so nothing that runs at exit runs."""
     collectors = (http_collector, grpc_collector)
     services = [serve(collector.environment) for collector in collectors]
@@ -139,9 +137,7 @@ def test_a_collector_that_does_not_answer_delays_a_stop_by_two_seconds_at_most(
     serve: Serve, number: signal.Signals, silent_endpoint: str, refusing_endpoint: str
 ) -> None:
     endpoints = (silent_endpoint, refusing_endpoint)
-    services = [
-        serve(otlp(endpoint, protocol)) for endpoint in endpoints for protocol in ("http/protobuf", "grpc")
-    ]
+    services = [serve(otlp(endpoint, protocol)) for endpoint in endpoints for protocol in ("http/protobuf", "grpc")]
 
     for service in services:
         service.call(3)

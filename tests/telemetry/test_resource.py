@@ -94,11 +94,7 @@ def owner(pod: str, **labels: str) -> dict[str, str]:
             labels={name.replace("__", "/").replace("_", "-"): value for name, value in labels.items()},
         )
     )
-    return {
-        name: value
-        for name, value in attributes.items()
-        if name not in ("k8s.pod.name", "service.instance.id")
-    }
+    return {name: value for name, value in attributes.items() if name not in ("k8s.pod.name", "service.instance.id")}
 
 
 def test_an_owner_is_named_where_a_label_of_its_controller_proves_it() -> None:

@@ -174,7 +174,7 @@ def test_without_exclusions_nothing_is_excluded(spans: Any) -> None:
         ("http://inventory/livez\n", False),
     ],
 )
-def test_a_quiet_path_is_that_path_alone(url: str, quiet: bool) -> None:  # noqa: FBT001
+def test_a_quiet_path_is_that_path_alone(url: str, quiet: bool) -> None:
     (pattern,) = quiet_patterns(["/livez"], "/shop/")
 
     assert bool(re.search(pattern, url)) is quiet

@@ -184,9 +184,7 @@ def test_somebody_who_wants_no_spans_gets_none() -> None:
     assert setup_telemetry().state == "off"
 
 
-def test_a_disabled_sdk_switches_off_whatever_else_is_said(
-    spans: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disabled_sdk_switches_off_whatever_else_is_said(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     app = shop()
 
@@ -227,9 +225,7 @@ def test_clients_made_before_and_after_are_instrumented_by_the_provider_set_up_l
     assert (len(spans.finished), len(other.finished)) == (1, 2)
 
 
-def test_every_client_of_the_process_is_instrumented_only_if_asked(
-    spans: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_client_of_the_process_is_instrumented_only_if_asked(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(setup, "instrument_httpx", asked.append)
 
@@ -298,9 +294,7 @@ def test_the_line_says_whose_the_provider_is(spans: Any, caplog: pytest.LogCaptu
 
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("telemetry (shared): spans of unknown_service")
-    assert line.endswith(
-        "go where the provider sends them, because this process has a tracer provider already"
-    )
+    assert line.endswith("go where the provider sends them, because this process has a tracer provider already")
 
 
 def test_the_signal_is_handled_once_and_only_if_asked(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,3 +312,22 @@ def test_the_signal_is_handled_once_and_only_if_asked(spans: Any, monkeypatch: p
 def test_an_application_that_is_none_is_refused(spans: Any) -> None:
     with pytest.raises(SettingsError, match="FastAPI application itself"):
         setup_telemetry(app=object(), tracer_provider=spans.provider)
+
+
+@pytest.mark.usefixtures("console")
+@pytest.mark.parametrize("twice", [True, False])
+def test_a_second_exporter_of_fastapis_own_is_pointed_out(
+    twice: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    setup_telemetry(app=FastAPI(telemetry={"auto_configure": twice}))
+
+    assert ("each span arrives twice" in caplog.text) is twice
+
+
+def test_a_provider_of_somebody_else_may_have_as_many_exporters_as_he_likes(
+    spans: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup_telemetry(app=FastAPI(telemetry={"auto_configure": True}), tracer_provider=spans.provider)
+
+    assert not caplog.records

@@ -60,9 +60,7 @@ def test_the_flush_comes_after_the_applications_own_shutdown(telemetry: Telemetr
     assert events == ["start", "stop", "flush"] * 2
 
 
-def test_an_application_that_fails_to_start_or_stop_is_flushed_too(
-    telemetry: Telemetry, events: list[str]
-) -> None:
+def test_an_application_that_fails_to_start_or_stop_is_flushed_too(telemetry: Telemetry, events: list[str]) -> None:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         yield
@@ -125,9 +123,7 @@ def test_a_process_that_would_have_died_dies_of_the_signal_after_the_flush(
 
 
 @pytest.mark.usefixtures("handler")
-def test_a_handler_that_python_cannot_run_is_left_alone(
-    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_handler_that_python_cannot_run_is_left_alone(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: int) -> None:
         pass
 

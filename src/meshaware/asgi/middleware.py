@@ -70,6 +70,6 @@ class MeshMiddleware:
 
 def _brings_id(found: Iterable[Pair]) -> bool:
     for name, value in found:
-        if name == REQUEST_ID and value:
-            return is_fit(name, value)
+        if name == REQUEST_ID and (usable := value.strip()):
+            return is_fit(name, usable)
     return False

@@ -20,11 +20,11 @@ _MAX_STATES = 512
 _SPLIT, _BEGIN, _END, _MATCH = "split", "begin", "end", "match"
 
 
-class _Dead(Exception):  # noqa: N818 (no error: the way out of a loop that has nothing left to find)
+class _Dead(Exception):
     pass
 
 
-class _Overgrown(Exception):  # noqa: N818 (as above)
+class _Overgrown(Exception):
     pass
 
 

@@ -162,9 +162,9 @@ def largest(budgets: Iterable[Budget]) -> Budget:
     return Budget(
         timeout=max(budget._tight() or 0.0 for budget in given),  # noqa: SLF001 (of this class)
         attempts=max(budget.attempts for budget in given),
-        per_try_timeout=max((budget.per_try_timeout or 0.0 for budget in given)) or None,
+        per_try_timeout=max(budget.per_try_timeout or 0.0 for budget in given) or None,
         retry_on=frozenset[str]().union(*(budget.retry_on for budget in given)),
-        connect_timeout=max((budget.connect_timeout or 0.0 for budget in given)) or None,
+        connect_timeout=max(budget.connect_timeout or 0.0 for budget in given) or None,
         backoff=max(budget.backoff for budget in given),
         delay=max(budget.delay for budget in given),
     )
@@ -218,7 +218,9 @@ def _conditions(value: Collection[str]) -> frozenset[str]:
 
 def _short(value: float) -> str:
     # The digits of an unbounded int are text without bound, and Python refuses to write the longest.
-    return repr(value) if isinstance(value, float) or abs(value) < 10**32 else f"{'-' if value < 0 else ''}10**32 and more"
+    return (
+        repr(value) if isinstance(value, float) or abs(value) < 10**32 else f"{'-' if value < 0 else ''}10**32 and more"
+    )
 
 
 def _set_repr(names: frozenset[str]) -> str:

@@ -100,7 +100,7 @@ class Namespace(NamedTuple):
     cluster_domain: str = "cluster.local"
 
     def full(self, host: str, namespace: str | None = None) -> str:
-        """The full name of a VirtualService's host: one without a dot is a service of its namespace, any other final."""
+        """The full name of a VirtualService's host: without a dot it is a service of its namespace."""
         if "." in host or host == "*":
             return host.lower()
         return f"{host}.{namespace or self.name}.svc.{self.cluster_domain}".lower()
@@ -109,8 +109,9 @@ class Namespace(NamedTuple):
         """Every domain by which a caller here reaches a host, which is a full name or one outside the cluster."""
         bare = host.removesuffix(".")
         names = [bare, f"{bare}."]
-        service, found, end = bare.rpartition(f".svc.{self.cluster_domain}".lower())
-        if found and not end and "." in service:
+        suffix = f".svc.{self.cluster_domain}".lower()
+        service = bare.removesuffix(suffix)
+        if service != bare and "." in service:
             short, _, namespace = service.partition(".")
             names += [service, f"{service}.svc"]
             if namespace == self.name.lower():

@@ -15,11 +15,14 @@ from meshaware.budgets.automaton import Pattern
 from meshaware.budgets.re2 import Unsupported
 from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, TextMatch
 
-__all__ = ["Asked", "Compiled", "Headers", "compile_entries", "taken"]
+__all__ = ["Compiled", "Headers", "Request", "compile_entries", "taken"]
 
 Verdict = bool | None
 Headers = Mapping[str, str] | Callable[[str], str | None]
 """The request's headers: a mapping that is asked by lower-case names, or what answers for a name."""
+
+Request = tuple[str, str, str, str, Headers]
+"""A request: method, `Host` header, path with query, query, headers."""
 
 # What the sidecar takes away before it looks for a route: hop-by-hop headers, and what it would take orders from.
 # Source: ConnectionManagerUtility::mutateRequestHeaders and cleanInternalHeaders in Envoy.
@@ -48,7 +51,7 @@ _REMOVED = frozenset({
 })  # fmt: skip
 
 
-class Asked:
+class _Asked:
     """One request, as far as conditions ask about it."""
 
     __slots__ = ("_get", "_lines", "authority", "method", "path", "query")
@@ -81,7 +84,7 @@ class Compiled(NamedTuple):
     """An entry of a virtual host, ready: the test of its path (None: any path), the other tests, and the route."""
 
     path: Callable[[str], Verdict] | None
-    conditions: tuple[Callable[[Asked], Verdict], ...]
+    conditions: tuple[Callable[[_Asked], Verdict], ...]
     route: Route
     port: int
     why: str
@@ -92,48 +95,47 @@ def compile_entries(entries: Iterable[Entry], *, ignore_parameters: bool = False
     return tuple(_compile(entry, ignore_parameters=ignore_parameters) for entry in entries)
 
 
-def taken(
-    entries: Iterable[Compiled], path: str, method: str, authority: str, target: str, query: str, headers: Headers
-) -> Route | list[Compiled] | None:
+def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | list[Compiled] | None:
     """
     The route that a request takes among the entries of a virtual host.
 
     Args:
         entries: Asked in order.
         path: The path that is matched, without query.
-        method: The method.
-        authority: The `Host` header as it is sent.
-        target: The path as it is sent, with query.
-        query: The query.
-        headers: The headers.
+        request: The rest of it.
 
     Returns:
         None if it takes none; a list, in order, of all it might take where that cannot be told.
     """
-    asked: Asked | None = None
+    asked: _Asked | None = None
     possible: list[Compiled] = []
     for entry in entries:
         verdict = True if entry.path is None else entry.path(path)
         if verdict is False:
             continue
         if entry.conditions:
-            if asked is None:
-                asked = Asked(method, authority, target, query, headers)
-            for condition in entry.conditions:
-                answer = condition(asked)
-                if answer is False:
-                    verdict = False
-                    break
-                if answer is None:
-                    verdict = None
-            if verdict is False:
+            asked = asked or _Asked(*request)
+            met = _all(entry.conditions, asked)
+            if met is False:
                 continue
+            verdict = verdict and met
         if verdict and not possible:
             return entry.route
         possible.append(entry)
         if verdict:
             break
     return possible or None
+
+
+def _all(conditions: Iterable[Callable[[_Asked], Verdict]], asked: _Asked) -> Verdict:
+    verdict: Verdict = True
+    for condition in conditions:
+        answer = condition(asked)
+        if answer is False:
+            return False
+        if answer is None:
+            verdict = None
+    return verdict
 
 
 def _compile(entry: Entry, *, ignore_parameters: bool) -> Compiled:
@@ -203,21 +205,21 @@ def _range(wanted: IntegerRange) -> Callable[[str], bool]:
     return test
 
 
-def _header(header: HeaderMatch, why: list[str]) -> Callable[[Asked], Verdict]:
+def _header(header: HeaderMatch, why: list[str]) -> Callable[[_Asked], Verdict]:
     values = _source(header.name)
     invert = header.invert
     # Envoy makes an identifier where the request has none, and only Envoy knows it then.
     made_by_envoy = header.name == "x-request-id"
     if header.value is None:
 
-        def present(asked: Asked) -> Verdict:
+        def present(asked: _Asked) -> Verdict:
             return (made_by_envoy or bool(values(asked))) is not invert
 
         return present
     test = _range(header.value) if isinstance(header.value, IntegerRange) else _text(header.value, why)
     missing_is_empty = header.missing_is_empty
 
-    def compared(asked: Asked) -> Verdict:
+    def compared(asked: _Asked) -> Verdict:
         found = values(asked)
         if not found:
             if made_by_envoy:
@@ -238,7 +240,7 @@ def _any(answers: Iterable[Verdict]) -> Verdict:
     return True if True in given else None if None in given else False
 
 
-def _source(name: str) -> Callable[[Asked], tuple[str, ...]]:
+def _source(name: str) -> Callable[[_Asked], tuple[str, ...]]:
     """Where a condition on a header looks: pseudo-headers, what Envoy removes or sets, or the header itself."""
     match name:
         case ":method":
@@ -257,22 +259,22 @@ def _source(name: str) -> Callable[[Asked], tuple[str, ...]]:
             return lambda asked: asked.header(name)
 
 
-def _scheme(asked: Asked) -> tuple[str, ...]:
+def _scheme(asked: _Asked) -> tuple[str, ...]:
     # The listener is plain HTTP, and believes the application about what was before it.
     said = asked.header("x-forwarded-proto")
     return said if said[:1] in (("http",), ("https",)) else ("http",)
 
 
-def _query(query: QueryMatch, why: list[str]) -> Callable[[Asked], Verdict]:
-    name = query.name
+def _query(query: QueryMatch, why: list[str]) -> Callable[[_Asked], Verdict]:
+    name, invert = query.name, query.invert
     test: Callable[[str], Verdict] = _always if query.value is None else _text(query.value, why)
 
-    def matches(asked: Asked) -> Verdict:
+    def matches(asked: _Asked) -> Verdict:
         for parameter in asked.query.split("&"):
             key, _, value = parameter.partition("=")
             if key == name:
-                return test(value)
-        return False
+                return test(value) if not invert else False
+        return invert
 
     return matches
 

@@ -314,7 +314,12 @@ class _Reader:
         else:
             digits = self.text[self.at : self.at + 2]
             closed, length = ("}" if len(digits) == 2 else ""), 2
-        if not closed or not digits or len(digits) > 6 or any(digit not in "0123456789abcdefABCDEF" for digit in digits):
+        if (
+            not closed
+            or not digits
+            or len(digits) > 6
+            or any(digit not in "0123456789abcdefABCDEF" for digit in digits)
+        ):
             raise Unsupported("has a bad \\x")
         self.at += length
         code = int(digits, 16)

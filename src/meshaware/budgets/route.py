@@ -76,10 +76,15 @@ class HeaderMatch(NamedTuple):
 
 
 class QueryMatch(NamedTuple):
-    """A condition on the first query parameter of a name, as it is written; without a value, on its presence."""
+    """
+    A condition on the first query parameter of a name, as it is written; without a value, on its presence.
+
+    `invert` turns presence into absence.
+    """
 
     name: str
     value: TextMatch | None = None
+    invert: bool = False
 
 
 class RouteMatch(NamedTuple):

@@ -1,31 +1,20 @@
-"""Where a client's routes come from while it runs: a table that is read once, or the live sidecar."""
+"""Where a client's routes come from while it runs: the live sidecar."""
 
 from __future__ import annotations
 
 import logging
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from meshaware.budgets.table import RouteTable
-
 from meshaware.errors import ConfigDumpError, SidecarUnavailable
 from meshaware.sidecar.admin import AdminReply, async_fetch, fetch
 
-__all__ = ["RouteSource", "SidecarRoutes"]
+__all__ = ["SidecarRoutes"]
 
 _log = logging.getLogger("meshaware.routes")
 
 _DUMP = "/config_dump?resource=dynamic_route_configs"
 _MAX_BYTES = 64 << 20
-
-
-class RouteSource(Protocol):
-    """Anything that has a current table of routes; clients ask it on each call, so answering must cost nothing."""
-
-    @property
-    def current(self) -> RouteTable:
-        """The table that holds now."""
-        ...
 
 
 class SidecarRoutes:

@@ -72,9 +72,9 @@ class Outgoing:
         route = None
         if plain:
             table = self._source if isinstance(self._source, RouteTable) else self._source.current
-            route = table.match_parts(
-                request.method, authority.decode("ascii", "replace"), url.raw_path.decode("ascii"), headers
-            )
+            asked = authority.decode("ascii", "replace")
+            path = url.raw_path.decode("ascii")
+            route = table.match_parts(request.method, asked, path, headers, port=url.port or 80)
         extensions: dict[str, Any] = {name: value for name, value in request.extensions.items() if name not in _OURS}
         options: CallOptions | None = request.extensions.get(OPTIONS)
         budgeted = self._allowance(route)

@@ -51,7 +51,7 @@ class _Headers(Protocol):
     def raw(self) -> list[tuple[bytes, bytes]]: ...
 
 
-class ResponseLike(Protocol):
+class _Response(Protocol):
     """A response of httpx or of httpx2."""
 
     status_code: int
@@ -64,7 +64,7 @@ class ResponseLike(Protocol):
     def content(self) -> bytes: ...
 
 
-def report(response: ResponseLike) -> CallReport:
+def report(response: _Response) -> CallReport:
     """
     Tell what became of a call made by one of meshaware's clients.
 
@@ -83,7 +83,7 @@ def report(response: ResponseLike) -> CallReport:
     return found
 
 
-def _body(response: ResponseLike) -> bytes | None:
+def _body(response: _Response) -> bytes | None:
     # `.content` raises while a streamed body is unread; the private attribute is what it would return.
     content = getattr(response, "_content", None)
     return content if isinstance(content, bytes) else None

@@ -11,7 +11,7 @@ __all__ = ["AMBIENT"]
 # ztunnel's admin (15000) and readiness (15021) listen in its own pod on the node, so nothing here has a URL.
 AMBIENT = Flavour(
     name="ambient",
-    title="Istio (ambient)",
+    title="Istio ambient",
     marks=(
         Mark("annotation", "ambient.istio.io/redirection", re.compile(r"^(enabled|pending)$")),
         # Only what was asked for, not what came of it; either way there is nothing in the pod to wait for.

@@ -66,7 +66,5 @@ def detect(
     if labels or annotations:
         return Detected(NONE, "the pod's labels and annotations name no mesh", settled=True)
     if in_kubernetes:
-        return Detected(
-            ISTIO, "in Kubernetes, but the pod's labels and annotations are not known", settled=False
-        )
+        return Detected(ISTIO, "in Kubernetes, but the pod's labels and annotations are not known", settled=False)
     return Detected(NONE, "not in Kubernetes, and no mesh is set", settled=True)

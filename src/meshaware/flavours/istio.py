@@ -10,7 +10,7 @@ __all__ = ["ISTIO"]
 
 ISTIO = Flavour(
     name="istio",
-    title="Istio (sidecar)",
+    title="Istio",
     # Through Envoy itself: what `pilot-agent wait` and the kubelet ask. Envoy's own admin says LIVE earlier.
     ready_url="http://localhost:15021/healthz/ready",
     # The agent, which stands behind 15021, is all there is where gRPC speaks xDS itself and no Envoy runs.

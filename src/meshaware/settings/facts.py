@@ -26,9 +26,7 @@ def read_service_account(value: object) -> str:
     """A service account, as it stands in a SPIFFE id."""
     text = _text(value)
     if not _fits(SpiffeId("cluster.local", "default", text)):
-        raise ValueError(
-            "the name of a service account: lower-case letters, digits, dashes and dots, at most 253"
-        )
+        raise ValueError("the name of a service account: lower-case letters, digits, dashes and dots, at most 253")
     return text
 
 

@@ -16,9 +16,7 @@ from meshaware.settings.variables import VARIABLES
 __all__ = ["FACTS", "complete", "gather"]
 
 FACTS: tuple[str, ...] = tuple(
-    variable.field.removeprefix("workload.")
-    for variable in VARIABLES
-    if variable.field.startswith("workload.")
+    variable.field.removeprefix("workload.") for variable in VARIABLES if variable.field.startswith("workload.")
 )
 
 

@@ -97,7 +97,7 @@ class MeshSettings(BaseSettings):
         buffer: How much longer than the mesh the client waits.
         budget_policy: `ceiling` or `tight`.
         deadlines: `enforce`, `observe` or `off`.
-        mesh_hosts: Further hosts, suffixes (`.corp.example`) or addresses that are inside the mesh.
+        mesh_hosts: Further hosts, suffixes (`.corp.example`), addresses or networks that are inside the mesh.
         headers: Further header sets and names to pass on.
         cluster_domain: DNS domain of the cluster.
         admin_url: Where the proxy's admin answers, on loopback; `None`: by mesh.
@@ -117,13 +117,11 @@ class MeshSettings(BaseSettings):
         TypeError: There is no argument of that name.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="MESHAWARE_", validate_default=False
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="MESHAWARE_", validate_default=False)
 
-    mesh: Annotated[
-        MeshName, _read(read_choice("auto", "istio", "ambient", "linkerd", "consul", "kuma", "none"))
-    ] = "auto"
+    mesh: Annotated[MeshName, _read(read_choice("auto", "istio", "ambient", "linkerd", "consul", "kuma", "none"))] = (
+        "auto"
+    )
     routes: Annotated[tuple[str, ...], _read(read_routes)] = ()
     timeout: Annotated[float | None, _read_or_none(read_positive_seconds)] = None
     attempts: Annotated[int, _read(read_count)] = 0
@@ -173,21 +171,14 @@ class MeshSettings(BaseSettings):
         workload: Workload | Mapping[str, object] = _UNSET,
     ) -> None:
         # All arguments by name; first of all, while these are the only local names.
-        arguments: dict[str, object] = {
-            name: value for name, value in locals().items() if value is not _UNSET
-        }
+        arguments: dict[str, object] = {name: value for name, value in locals().items() if value is not _UNSET}
         arguments = {name: value for name, value in arguments.items() if name in type(self).model_fields}
         if isinstance(workload, Workload):
             arguments["workload"] = workload.declared()
         for sentence in unknown_variables(os.environ):
             warnings.warn(sentence, UnknownVariableWarning, stacklevel=2)
         found = gather(arguments, os.environ)
-        problems = [
-            line
-            for each in found.values()
-            if isinstance(each.value, Unusable)
-            for line in each.value.problems
-        ]
+        problems = [line for each in found.values() if isinstance(each.value, Unusable) for line in each.value.problems]
         usable = {field: each for field, each in found.items() if not isinstance(each.value, Unusable)}
         values: dict[str, Any] = {
             field: each.value for field, each in usable.items() if not field.startswith("workload.")
@@ -199,9 +190,7 @@ class MeshSettings(BaseSettings):
         if problems:
             head = f"{len(problems)} settings" if len(problems) > 1 else "1 setting"
             raise SettingsError("\n  ".join([f"{head} cannot be used:", *problems])) from None
-        self._origins = FrozenMapping(
-            {field: each.origin for field, each in usable.items() if field in values}
-        )
+        self._origins = FrozenMapping({field: each.origin for field, each in usable.items() if field in values})
 
     @property
     def origins(self) -> Mapping[str, str]:
@@ -210,9 +199,7 @@ class MeshSettings(BaseSettings):
 
         By field, facts as `workload.namespace`; what `load_workload` adds says `sidecar ...`.
         """
-        own = {
-            name: self._origins.get(name, DEFAULT) for name in type(self).model_fields if name != "workload"
-        }
+        own = {name: self._origins.get(name, DEFAULT) for name in type(self).model_fields if name != "workload"}
         facts = {f"workload.{name}": self.workload.origins.get(name, DEFAULT) for name in FACTS}
         return FrozenMapping(own | facts)
 
@@ -240,14 +227,8 @@ class MeshSettings(BaseSettings):
     @model_validator(mode="after")
     def _two_health_paths(self) -> Self:
         if self.livez_path == self.readyz_path:
-            raise ValueError(
-                f"livez_path and readyz_path are both {self.livez_path!r}; accepted: two different paths"
-            )
+            raise ValueError(f"livez_path and readyz_path are both {self.livez_path!r}; accepted: two different paths")
         return self
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        return [
-            (name, value)
-            for name, value in super().__repr_args__()
-            if name in self._origins or name == "workload"
-        ]
+        return [(name, value) for name, value in super().__repr_args__() if name in self._origins or name == "workload"]

@@ -41,7 +41,8 @@ _MAX_TEXT = 1024
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
-_HOST = re.compile(r"[^\s/@,]{1,255}")
+_HOST = re.compile(r"[^\s/@,]{1,255}(/[0-9]{1,3})?", re.ASCII)
+_HOST_AND_PORT = re.compile(r"[^\s/@,]{1,255}")
 _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 _PATH = re.compile(r"/[\x21-\x7e]{1,255}")
 
@@ -92,9 +93,7 @@ def read_choice(*choices: str) -> Callable[[object], str]:
         if text in choices:
             return text
         guess = nearest(text, choices)
-        raise ValueError(
-            f"{', '.join(choices[:-1])} or {choices[-1]}" + (f" (did you mean {guess}?)" if guess else "")
-        )
+        raise ValueError(f"{', '.join(choices[:-1])} or {choices[-1]}" + (f" (did you mean {guess}?)" if guess else ""))
 
     return read
 
@@ -118,15 +117,17 @@ def read_routes(value: object) -> tuple[str, ...]:
 
 
 def read_hosts(value: object) -> tuple[str, ...]:
-    """Hosts, suffixes with a leading dot, or addresses."""
-    accepted = "hosts, suffixes (.corp.example) or IP addresses, comma-separated, without a scheme or path"
+    """Hosts, suffixes with a leading dot, addresses or networks; `HostPolicy` looks at them more closely."""
+    accepted = (
+        "hosts, suffixes (.corp.example), addresses or networks (10.0.0.0/8), comma-separated, without scheme or path"
+    )
     return _items(value, accepted, _HOST)
 
 
 def read_headers(value: object) -> tuple[str, ...]:
     """Names of headers or of sets of them."""
     accepted = (
-        "names of headers (x-tenant), prefixes (x-shop-*) or sets (w3c, b3, envoy, routing), comma-separated"
+        "names of headers (x-tenant), prefixes (x-shop-*) or sets (w3c, b3, envoy, routing, vendors), comma-separated"
     )
     return _items(value, accepted, _HEADER)
 
@@ -171,7 +172,7 @@ def read_proxy_url(value: object) -> str:
         complete = bool(parts.hostname) and bool(parts.port)
     except ValueError:
         raise ValueError(accepted) from None
-    if not complete or text != f"http://{parts.netloc}" or not _HOST.fullmatch(parts.netloc):
+    if not complete or text != f"http://{parts.netloc}" or not _HOST_AND_PORT.fullmatch(parts.netloc):
         raise ValueError(accepted)
     return text
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["PREFIX", "RESOURCE_ATTRIBUTES", "VARIABLES", "Variable"]
+__all__ = ["ELSEWHERE", "PREFIX", "RESOURCE_ATTRIBUTES", "VARIABLES", "Variable"]
 
 PREFIX = "MESHAWARE_"
 
@@ -42,7 +42,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("buffer", "how much longer than the mesh the client waits"),
     Variable("budget_policy", "`ceiling` or `tight`: how a budget is made of timeout and retries"),
     Variable("deadlines", "`enforce`, `observe` (count and log what would have been cut) or `off`"),
-    Variable("mesh_hosts", "further hosts, suffixes (`.corp.example`) or addresses inside the mesh"),
+    Variable("mesh_hosts", "further hosts, suffixes (`.corp.example`), addresses or networks inside the mesh"),
     Variable("headers", "further header sets and names to pass on"),
     Variable("cluster_domain", "DNS domain of the cluster"),
     Variable("admin_url", "where the proxy's admin answers; unset: by mesh"),
@@ -76,6 +76,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("workload.labels", "labels of the pod"),
     Variable("workload.annotations", "annotations of the pod"),
 )
+
+# Right names that fill no field: the Envoy that meshaware.testing runs.
+ELSEWHERE: tuple[str, ...] = ("MESHAWARE_ENVOY",)
 
 # What OTEL_RESOURCE_ATTRIBUTES may say about a pod: https://opentelemetry.io/docs/specs/semconv/resource/
 RESOURCE_ATTRIBUTES: tuple[tuple[str, str], ...] = (

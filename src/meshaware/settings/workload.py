@@ -20,7 +20,7 @@ from meshaware.settings.gather import FACTS, complete
 from meshaware.settings.mapping import FrozenMapping
 from meshaware.settings.readers import read_text
 
-__all__ = ["Workload"]
+__all__ = ["Workload", "assemble"]
 
 
 def _or_none(read: Callable[[object], str]) -> BeforeValidator:
@@ -94,10 +94,6 @@ class Workload(BaseModel):
 
 def assemble(found: Mapping[str, Found]) -> dict[str, object]:
     """The arguments of `Workload`, of the findings whose field begins with `workload.`."""
-    facts = {
-        field.removeprefix("workload."): each
-        for field, each in found.items()
-        if field.startswith("workload.")
-    }
+    facts = {field.removeprefix("workload."): each for field, each in found.items() if field.startswith("workload.")}
     values: dict[str, object] = {name: each.value for name, each in facts.items()}
     return values | {"origins": {name: each.origin for name, each in facts.items()}}

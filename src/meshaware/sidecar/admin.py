@@ -129,7 +129,7 @@ class _Exchange:
             raise self._too_large()
         try:
             self._wire.receive_data(data)
-            reply = self._events()
+            return self._events()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == _HEADERS_TOO_LARGE:
                 raise self._too_large() from error
@@ -138,9 +138,6 @@ class _Exchange:
             raise SidecarUnavailable(
                 f"{self._what}: the answer is not HTTP/1.1: it begins with {self._first!r}", "invalid"
             ) from error
-        if reply is None and not data:
-            raise self._cut_off()
-        return reply
 
     def refused(self) -> SidecarUnavailable:
         """Nobody accepts connections there."""
@@ -149,9 +146,7 @@ class _Exchange:
     def timed_out(self) -> SidecarUnavailable:
         """The time is over."""
         came = f"{self._arrived} bytes of it came" if self._arrived else "nothing came"
-        return SidecarUnavailable(
-            f"{self._what}: no reply within {format_duration(self._timeout)}: {came}", "timeout"
-        )
+        return SidecarUnavailable(f"{self._what}: no reply within {format_duration(self._timeout)}: {came}", "timeout")
 
     def broken(self, error: Exception) -> SidecarUnavailable:
         """The connection broke."""
@@ -172,14 +167,10 @@ class _Exchange:
                 return AdminReply(self._status, bytes(self._body))
 
     def _cut_off(self) -> SidecarUnavailable:
-        return SidecarUnavailable(
-            f"{self._what}: the connection was closed before the reply was complete", "invalid"
-        )
+        return SidecarUnavailable(f"{self._what}: the connection was closed before the reply was complete", "invalid")
 
     def _too_large(self) -> SidecarUnavailable:
-        return SidecarUnavailable(
-            f"{self._what}: the reply is larger than {self._max_bytes} bytes", "too_large"
-        )
+        return SidecarUnavailable(f"{self._what}: the reply is larger than {self._max_bytes} bytes", "too_large")
 
 
 def _left(deadline: float) -> float:

@@ -107,9 +107,7 @@ CAUSES: tuple[Cause, ...] = (
         "labels, outlier detection",
         "the callee's proxy has no endpoint to call: is it a gateway, are the pods behind it ready?",
     ),
-    Cause(
-        "circuit breaker", (503,), _CONNECT, _POOL, _PEER_POOL, rest=re.compile(rb"reset reason: overflow")
-    ),
+    Cause("circuit breaker", (503,), _CONNECT, _POOL, _PEER_POOL, rest=re.compile(rb"reset reason: overflow")),
     Cause("circuit breaker", (503,), b"", _POOL, _PEER_POOL, rest=ANYTHING, header=b"x-envoy-overloaded"),
     Cause(
         "TLS failure",
@@ -249,9 +247,7 @@ LINKERD_CAUSES: tuple[LinkerdCause, ...] = (
         b"required id",
         "the callee has another identity than l5d-require-id asks for",
     ),
-    LinkerdCause(
-        "connection failure", 502, b"", "the callee refused or ended the connection: does it run and listen?"
-    ),
+    LinkerdCause("connection failure", 502, b"", "the callee refused or ended the connection: does it run and listen?"),
     LinkerdCause("proxy overloaded", 503, b"", "the proxy sheds load: its CPU limit, the calls on their way"),
     LinkerdCause("rbac", 403, b"", "an AuthorizationPolicy denies the call"),
     LinkerdCause("rate limited", 429, b"", "an HTTPLocalRateLimitPolicy refuses the call"),

@@ -212,9 +212,7 @@ def _checked_url(url: str) -> str:
     try:
         parse_loopback(url)
     except ValueError as error:
-        raise SettingsError(
-            f"url={url[:200]!r} cannot be asked whether the proxy is ready; write {error}"
-        ) from error
+        raise SettingsError(f"url={url[:200]!r} cannot be asked whether the proxy is ready; write {error}") from error
     return url
 
 

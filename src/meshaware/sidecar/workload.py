@@ -103,9 +103,7 @@ class _Inquiry:
 
     def take(self, path: str, reply: AdminReply) -> None:
         if reply.status != _OK:
-            raise SidecarUnavailable(
-                f"GET {self.base}{path}: status {reply.status} instead of {_OK}", "invalid"
-            )
+            raise SidecarUnavailable(f"GET {self.base}{path}: status {reply.status} instead of {_OK}", "invalid")
         try:
             document = json.loads(reply.body)
         except (ValueError, RecursionError) as error:

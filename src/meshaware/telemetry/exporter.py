@@ -52,9 +52,7 @@ def _otlp(plan: Plan) -> SpanExporter:
         return _grpc(plan) if plan.protocol == "grpc" else _http(plan)
     except ImportError as error:
         wanted = f"opentelemetry-exporter-otlp-proto-{plan.protocol.partition('/')[0]}"
-        raise SettingsError(
-            f"{plan.reason} asks for OTLP over {plan.protocol}: install {wanted} ({error})"
-        ) from error
+        raise SettingsError(f"{plan.reason} asks for OTLP over {plan.protocol}: install {wanted} ({error})") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise SettingsError(
             f"{plan.reason} asks for OTLP over {plan.protocol}, and the exporter refuses what the"
@@ -108,8 +106,7 @@ def _installed(name: str) -> SpanExporter:
     if not found:
         known = sorted({"none", *(each.name for each in entry_points(group=_GROUP))})
         raise SettingsError(
-            f"OTEL_TRACES_EXPORTER={name[:80]!r} is not installed: accepted are {', '.join(known)},"
-            " with commas between"
+            f"OTEL_TRACES_EXPORTER={name[:80]!r} is not installed: accepted are {', '.join(known)}, with commas between"
         )
     exporter: SpanExporter = next(iter(found)).load()()
     return exporter

@@ -85,7 +85,5 @@ def _annotated(annotations: Mapping[str, str]) -> dict[str, str]:
     return {
         name.removeprefix(_ANNOTATION): value
         for name, value in annotations.items()
-        if name.startswith(_ANNOTATION)
-        and len(name) > len(_ANNOTATION)
-        and 0 < len(value) <= _LONGEST_ANNOTATION
+        if name.startswith(_ANNOTATION) and len(name) > len(_ANNOTATION) and 0 < len(value) <= _LONGEST_ANNOTATION
     }

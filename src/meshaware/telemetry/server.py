@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry.trace import Span, TracerProvider
 
 from meshaware.errors import SettingsError
 
-__all__ = ["instrument_app", "quiet_patterns"]
+__all__ = ["exports_natively", "instrument_app", "quiet_patterns"]
 
 _MARK = "_is_instrumented_by_opentelemetry"
 _NATIVE = "fastapi.telemetry"
@@ -38,9 +38,7 @@ def quiet_patterns(paths: Collection[str], root_path: str = "") -> list[str]:
     return [rf"^[a-z]+://[^/]*{root}{re.escape(path)}\Z".replace(",", r"\x2c") for path in paths]
 
 
-def instrument_app(
-    app: Any, provider: TracerProvider, quiet: Collection[str] = (), excluded_urls: str = ""
-) -> bool:
+def instrument_app(app: Any, provider: TracerProvider, quiet: Collection[str] = (), excluded_urls: str = "") -> bool:
     """
     Have each request to a FastAPI or Starlette application make one server span.
 
@@ -81,8 +79,6 @@ def instrument_app(
     is_fastapi = any(cls.__module__.partition(".")[0] == "fastapi" for cls in type(app).__mro__)
     build: Callable[[], Any] = app.build_middleware_stack
     layer = _fastapi_layer(app, arguments) if is_fastapi else _starlette_layer(app, arguments)
-    # What `FastAPIInstrumentor.uninstrument_app` puts back.
-    app._original_build_middleware_stack = build  # noqa: SLF001
     app.build_middleware_stack = lambda: _insert(build(), layer)
     if app.middleware_stack is not None:
         app.middleware_stack = _insert(app.middleware_stack, layer)
@@ -102,7 +98,12 @@ def _insert(stack: Any, layer: Layer) -> Any:
 
 
 def _fastapi_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
-    """Let the instrumentation change the application, and take from it what it makes of a stack."""
+    """
+    Let the instrumentation change the application, and take from it what it makes of a stack.
+
+    It wraps what `build_middleware_stack` returned before, and insists on the application's own stack; that is
+    handed to it here, also when somebody wrapped the stack first.
+    """
     build = app.build_middleware_stack
     cores: list[Any] = []
     app.build_middleware_stack = cores.pop
@@ -115,7 +116,14 @@ def _fastapi_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
 
     def layer(core: Any) -> Any:
         cores.append(core)
-        return instrumented()
+        # Before 0.66b0 the instrumentation looks here; `uninstrument_app` puts back what it finds here.
+        app._original_build_middleware_stack = cores.pop  # noqa: SLF001
+        try:
+            return instrumented()
+        finally:
+            app._original_build_middleware_stack = build  # noqa: SLF001
+
+    app._original_build_middleware_stack = build  # noqa: SLF001
 
     return layer
 
@@ -134,6 +142,12 @@ def _starlette_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
 
     setattr(app, _MARK, True)
     return lambda core: middleware(core, default_span_details=details, **arguments)
+
+
+def exports_natively(app: Any) -> bool:
+    """Say whether FastAPI adds an exporter of its own when it starts, as `FASTAPI_OTEL_AUTO_CONFIGURE` asks it to."""
+    native = getattr(app, "_telemetry", None)
+    return isinstance(native, Mapping) and cast("Mapping[str, object]", native).get("auto_configure") is True
 
 
 def _silence_mounted(_: Span, scope: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from meshaware.instrumentation import on_client
 from meshaware.telemetry.clients import instrument_client, instrument_httpx
 from meshaware.telemetry.handle import Telemetry
 from meshaware.telemetry.propagators import install_propagators
-from meshaware.telemetry.server import instrument_app
+from meshaware.telemetry.server import exports_natively, instrument_app
 from meshaware.telemetry.stop import flush_at_lifespan_end, flush_at_sigterm
 from meshaware.telemetry.variables import excluded_urls, read_plan, sdk_disabled
 
@@ -96,6 +96,11 @@ def setup_telemetry(
             quiet = (settings.livez_path, settings.readyz_path)
             if instrument_app(app, provider, quiet, excluded_urls(os.environ)):
                 flush_at_lifespan_end(app, telemetry)
+                if telemetry.state == "own" and exports_natively(app):
+                    _log.warning(
+                        "telemetry: FastAPI exports as well, so each span arrives twice: unset"
+                        " FASTAPI_OTEL_AUTO_CONFIGURE or give FastAPI telemetry={'auto_configure': False}"
+                    )
         if httpx_globally:
             instrument_httpx(provider)
         if sigterm and not _process.sigterm:
@@ -105,9 +110,7 @@ def setup_telemetry(
         return telemetry
 
 
-def _find(
-    settings: MeshSettings | None, workload: Workload | None, given: trace.TracerProvider | None
-) -> Telemetry:
+def _find(settings: MeshSettings | None, workload: Workload | None, given: trace.TracerProvider | None) -> Telemetry:
     """Return what is set up already for the provider in force, or set it up."""
     if sdk_disabled(os.environ):
         return Telemetry("off", "OTEL_SDK_DISABLED=true")

@@ -54,9 +54,7 @@ def flush_at_sigterm(telemetry: Telemetry) -> None:
     """
     previous = signal.getsignal(signal.SIGTERM)
     if previous is None:
-        raise SettingsError(
-            "sigterm=True cannot be used here: SIGTERM has a handler that was not set from Python"
-        )
+        raise SettingsError("sigterm=True cannot be used here: SIGTERM has a handler that was not set from Python")
 
     def handle(number: int, frame: FrameType | None) -> None:
         telemetry.flush()

@@ -100,9 +100,7 @@ def read_plan(environ: Mapping[str, str]) -> Plan:
     endpoint, endpoint_name = _first(environ, _otlp("ENDPOINT"))
     if not asked and not endpoint:
         return Plan((), "neither OTEL_EXPORTER_OTLP_ENDPOINT nor OTEL_TRACES_EXPORTER is set")
-    names = tuple(dict.fromkeys(name.strip() for name in asked.lower().split(",") if name.strip())) or (
-        "otlp",
-    )
+    names = tuple(dict.fromkeys(name.strip() for name in asked.lower().split(",") if name.strip())) or ("otlp",)
     reason = f"OTEL_TRACES_EXPORTER={_shown(asked)}" if asked else f"{endpoint_name} is set"
     if "none" in names:
         if len(names) > 1:

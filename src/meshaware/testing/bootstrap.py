@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from meshaware.errors import LocalMeshError
 from meshaware.testing.clusters import static_cluster
 from meshaware.testing.matches import EVERYTHING
 from meshaware.testing.ports import LOOPBACK
@@ -37,11 +38,21 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where spans go, and how many: a collector that takes OTLP over HTTP, and a percentage."""
+    """
+    Where spans go, and how many: a collector that takes OTLP over HTTP, and a percentage.
+
+    Raises:
+        LocalMeshError: The collector is no `http://` address.
+    """
 
     collector: str
     service_name: str
     sampling: float
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.collector)
+        if url.scheme != "http" or not url.hostname:
+            raise LocalMeshError(f"otlp {self.collector!r} cannot be used: it takes http://host:port")
 
 
 def bootstrap(
@@ -63,17 +74,7 @@ def bootstrap(
         _listener("outbound", ports.outbound, "OUTBOUND", hcm.outbound(directory / "routes.json")),
         _listener("ready", ports.ready, "UNSPECIFIED", hcm.ready()),
     ]
-    clusters = [
-        static_cluster("admin", [(LOOPBACK, ports.admin)]),
-        # Takes the address from the Host header, for routes.py's `allow_any`.
-        {
-            "name": "PassthroughCluster",
-            "type": "ORIGINAL_DST",
-            "connect_timeout": "10s",
-            "lb_policy": "CLUSTER_PROVIDED",
-            "original_dst_lb_config": {"use_http_header": True, "http_header_name": ":authority"},
-        },
-    ]
+    clusters = [static_cluster("admin", [(LOOPBACK, ports.admin)])]
     if ports.app is not None:
         listeners.append(_listener("inbound", ports.inbound, "INBOUND", hcm.inbound(inbound, service_port)))
         clusters.append(static_cluster(inbound, [(LOOPBACK, ports.app)]))

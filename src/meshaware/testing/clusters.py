@@ -19,7 +19,7 @@ _UNLIMITED = (1 << 32) - 1
 
 def outbound_clusters(manifests: Iterable[Manifest], view: View) -> list[dict[str, Any]]:
     """
-    Return a cluster for each service and one for each of its subsets.
+    Return a cluster for each service, one for each of its subsets, and the two that Istio always has.
 
     A subset comes from a DestinationRule; without one for the service, each value of the label `version`
     is one.
@@ -32,7 +32,7 @@ def outbound_clusters(manifests: Iterable[Manifest], view: View) -> list[dict[st
         if manifest.kind == "DestinationRule":
             rule = _Rule(manifest, view)
             rules.setdefault(rule.host, rule)
-    clusters: list[dict[str, Any]] = []
+    clusters = [_black_hole(), _pass_through()]
     for service in sorted(view.services, key=lambda s: s.host):
         rule_or_none = rules.get(service.host)
         clusters.append(_cluster(service, "", service.endpoints, rule_or_none))
@@ -109,6 +109,21 @@ class _Rule:
             number = fields.integer(istio)
             if number is not None:
                 self.limits[envoy] = number
+
+
+def _black_hole() -> dict[str, Any]:
+    return static_cluster("BlackHoleCluster", [])
+
+
+def _pass_through() -> dict[str, Any]:
+    # Without iptables there is no original destination: the Host header has to say it.
+    return {
+        "name": "PassthroughCluster",
+        "type": "ORIGINAL_DST",
+        "connect_timeout": duration(_CONNECT_TIMEOUT),
+        "lb_policy": "CLUSTER_PROVIDED",
+        "original_dst_lb_config": {"use_http_header": True, "http_header_name": ":authority"},
+    }
 
 
 def _versions(service: ServiceView) -> dict[str, Mapping[str, str]]:

@@ -41,7 +41,8 @@ def publish(directory: Path, resources: Resources, items: Sequence[dict[str, Any
     """
     Write the resources for the Envoy that watches this directory; return their version.
 
-    The version is a digest of the content: Envoy keeps the old version when the content did not change.
+    The version is a digest of the content, because Envoy keeps the old version when the content did not change.
+    There must be an item: of an empty list Envoy notes no version.
     """
     content = [{"@type": resources.type, **item} for item in items]
     version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -72,7 +73,8 @@ class LocalMesh:
     ) -> None:
         self.namespace, self.cluster_domain = namespace, cluster_domain
         self._envoy = find_envoy(envoy)
-        self._otlp, self._sampling, self._start_timeout = otlp, sampling, start_timeout
+        self._tracing = Tracing(otlp, "", sampling) if otlp is not None else None
+        self._start_timeout = start_timeout
         self._manifests = read_manifests(routes, namespace=namespace)
         check(self._manifests, namespace, cluster_domain)
         self._members: list[Member] = []
@@ -243,7 +245,7 @@ class LocalMesh:
         directory.mkdir()
         held = [HeldPort() for _ in range(5 if app else 4)]
         ports = Ports(*(each.number for each in held))
-        tracing = Tracing(self._otlp, pod.tracing_name, self._sampling) if self._otlp else None
+        tracing = replace(self._tracing, service_name=pod.tracing_name) if self._tracing else None
         plan = SidecarPlan(
             name=f"{pod.service} {pod.version}",
             envoy=self._envoy,
@@ -265,6 +267,7 @@ class LocalMesh:
         return Member(service, pod, port, endpoint, held, start)
 
     def _telemetry(self) -> dict[str, str]:
-        if self._otlp is None:
+        if self._tracing is None:
             return {}
-        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self._otlp, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        collector = self._tracing.collector
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}

@@ -79,7 +79,7 @@ def _configure(resources: Resources, given: Sequence[tuple[Sidecar, _Items]]) ->
 
 def _with_old(sidecar: Sidecar, fresh: _Items) -> _Items:
     names = {cluster["name"] for cluster in fresh}
-    return fresh + [cluster for cluster in sidecar.given(CLUSTERS) if cluster["name"] not in names]
+    return fresh + [cluster for cluster in sidecar.given(CLUSTERS) or () if cluster["name"] not in names]
 
 
 def _view(member: Member, members: Sequence[Member]) -> View:

@@ -171,8 +171,7 @@ def _pass_through() -> dict[str, Any]:
     """
     What no service is, and has a loopback address, goes where it wants to go, as with Istio's ALLOW_ANY.
 
-    Loopback only: a test must not reach the world by mistake. Without iptables there is no original
-    destination, so the cluster takes it from the Host header, and needs an address there, not a name.
+    Loopback only: a test must not reach the world by mistake. And an address, not a name: nothing is looked up.
     """
     return {
         "name": "allow_any",

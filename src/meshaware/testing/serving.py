@@ -13,6 +13,8 @@ __all__ = ["AppThread"]
 
 _STARTS_WITHIN = 30.0
 _STOPS_WITHIN = 5.0
+# A handler that nobody waits for any more must not hold up the end of a test.
+_DEFAULTS = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 1}
 
 
 class AppThread:
@@ -36,8 +38,9 @@ class AppThread:
                 await super().startup(sockets=sockets)
                 started.set()
 
-        arguments: dict[str, Any] = {"log_config": None, "access_log": False, **options}
+        arguments: dict[str, Any] = {**_DEFAULTS, **options}
         self._server = Server(uvicorn.Config(app, **arguments))
+        self._stops_within = _STOPS_WITHIN + (arguments["timeout_graceful_shutdown"] or 0)
         self._thread = threading.Thread(target=self._run, name=f"app {name}", daemon=True)
 
     def start(self) -> None:
@@ -60,7 +63,7 @@ class AppThread:
     def stop(self) -> None:
         """Shut down; connections that are still open after a while are cut."""
         self._server.should_exit = True
-        self._thread.join(_STOPS_WITHIN)
+        self._thread.join(self._stops_within)
         if self._thread.is_alive():
             self._server.force_exit = True
             self._thread.join(_STOPS_WITHIN)

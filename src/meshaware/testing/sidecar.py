@@ -147,9 +147,9 @@ class Sidecar:
             self._given[resources] = items
             self._versions[resources] = publish(self._plan.directory, resources, items)
 
-    def given(self, resources: Resources) -> list[dict[str, Any]]:
-        """What `configure` handed over last."""
-        return self._given.get(resources, [])
+    def given(self, resources: Resources) -> list[dict[str, Any]] | None:
+        """What `configure` handed over last; None before the first time, when there is no file yet."""
+        return self._given.get(resources)
 
     def wait_configured(self) -> None:
         """

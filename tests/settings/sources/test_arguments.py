@@ -18,9 +18,7 @@ def test_arguments_are_fields_and_those_of_the_workload_too() -> None:
 
 def test_an_empty_string_is_not_given_but_none_is() -> None:
     """An empty string is what a variable without a value leaves behind; nobody writes `None` by accident."""
-    found = find_arguments(
-        {"admin_url": "", "timeout": None, "workload": {"namespace": "", "pod_name": None}}, _FACTS
-    )
+    found = find_arguments({"admin_url": "", "timeout": None, "workload": {"namespace": "", "pod_name": None}}, _FACTS)
     assert found == {"timeout": Found(None, "argument"), "workload.pod_name": Found(None, "argument")}
 
 
@@ -45,6 +43,4 @@ def test_a_fact_that_does_not_exist_is_a_problem() -> None:
 def test_a_workload_that_is_none_is_a_problem() -> None:
     """Of the wrong type, that is."""
     (found,) = find_arguments({"workload": 5}, _FACTS).values()
-    assert found.value == Unusable(
-        ("argument workload is 5; accepted: a Workload, or a mapping of its facts",)
-    )
+    assert found.value == Unusable(("argument workload is 5; accepted: a Workload, or a mapping of its facts",))

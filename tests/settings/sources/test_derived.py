@@ -40,9 +40,6 @@ def test_labels_in_a_variable_count_too() -> None:
 def test_values_of_a_wrong_type_are_passed_over() -> None:
     """They are refused later, in their own words."""
     assert (
-        find_derived(
-            {"workload.pod_name": Found(5, "argument"), "workload.workload_name": Found(5, "argument")}
-        )
-        == {}
+        find_derived({"workload.pod_name": Found(5, "argument"), "workload.workload_name": Found(5, "argument")}) == {}
     )
     assert set(find_derived({"workload.labels": Found(5, "argument")})) == {"workload.version"}

@@ -27,12 +27,8 @@ def test_of_several_conventional_names_the_first_that_is_set_counts() -> None:
     """In the order of the table; an empty one is not set."""
     environ = {"INSTANCE_IP": "10.0.0.2", "MY_POD_IP": "10.0.0.3"}
     assert find_conventional(environ)["workload.pod_ip"] == Found("10.0.0.2", "env INSTANCE_IP")
-    assert find_conventional(environ | {"POD_IP": ""})["workload.pod_ip"] == Found(
-        "10.0.0.2", "env INSTANCE_IP"
-    )
-    assert find_conventional(environ | {"POD_IP": "10.0.0.1"})["workload.pod_ip"] == Found(
-        "10.0.0.1", "env POD_IP"
-    )
+    assert find_conventional(environ | {"POD_IP": ""})["workload.pod_ip"] == Found("10.0.0.2", "env INSTANCE_IP")
+    assert find_conventional(environ | {"POD_IP": "10.0.0.1"})["workload.pod_ip"] == Found("10.0.0.1", "env POD_IP")
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
@@ -82,6 +78,14 @@ def test_the_links_to_a_service_called_meshaware_are_not_reported(name: str) -> 
 def test_right_and_foreign_variables_are_not_reported() -> None:
     """Nothing is said of what is right, or of others' names."""
     assert (
-        unknown_variables({"MESHAWARE_MESH": "istio", "PATH": "/bin", "XMESHAWARE_X": "x", "MESHAWARE": "x"})
+        unknown_variables(
+            {
+                "MESHAWARE_MESH": "istio",
+                "MESHAWARE_ENVOY": "/envoy",
+                "PATH": "/bin",
+                "XMESHAWARE_X": "x",
+                "MESHAWARE": "x",
+            }
+        )
         == []
     )

@@ -26,9 +26,7 @@ def find_derived(known: Findings) -> dict[str, Found]:
         "workload.service": name,
         "workload.version": canonical_revision(labels) if "workload.labels" in known else None,
     }
-    return {
-        field: Found(each.value, COMPUTED + each.basis) for field, each in derived.items() if each is not None
-    }
+    return {field: Found(each.value, COMPUTED + each.basis) for field, each in derived.items() if each is not None}
 
 
 def _labels(known: Findings) -> Mapping[str, str]:

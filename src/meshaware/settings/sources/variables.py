@@ -7,15 +7,13 @@ from collections.abc import Mapping
 
 from meshaware.settings.found import Found
 from meshaware.settings.problems import nearest
-from meshaware.settings.variables import PREFIX, VARIABLES
+from meshaware.settings.variables import ELSEWHERE, PREFIX, VARIABLES
 
 __all__ = ["find_conventional", "find_own", "unknown_variables"]
 
 # A Service called "meshaware-demo" gives every pod of its namespace MESHAWARE_DEMO_SERVICE_HOST,
 # MESHAWARE_DEMO_PORT and more: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
-_SERVICE_LINK = re.compile(
-    r"(.*_)?SERVICE_(HOST|PORT(_\w+)?)|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
-)
+_SERVICE_LINK = re.compile(r"(.*_)?SERVICE_(HOST|PORT(_\w+)?)|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 
 
 def find_own(environ: Mapping[str, str]) -> dict[str, Found]:
@@ -39,7 +37,7 @@ def find_conventional(environ: Mapping[str, str]) -> dict[str, Found]:
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Sentences on variables that look like meshaware's, but are none, each with the nearest right name."""
-    right = {variable.name for variable in VARIABLES}
+    right = {variable.name for variable in VARIABLES} | set(ELSEWHERE)
     # A fact is found under its own name too: MESHAWARE_NAMESPACE is near to MESHAWARE_WORKLOAD__NAMESPACE.
     tails = {name.removeprefix(PREFIX).rpartition("__")[2]: name for name in right}
     tails |= {name.removeprefix(PREFIX): name for name in right}

@@ -1,0 +1,19 @@
+"""
+How long a call may take: what the mesh was told, read from manifests or from the sidecar.
+
+    budget.py           one budget: its numbers, and the seconds they come to
+    route.py            a route and its conditions, as plain values
+    table.py            all routes, and the one that a call takes
+    choice.py           ... by port and host: domains.py;  by conditions: match.py, paths.py, re2.py, automaton.py
+    manifests.py        routes from files: documents.py, fields.py, virtual_service.py, conditions.py, delegates.py
+    config_dump.py      routes from Envoy: envoy_route.py, envoy_match.py
+    sources.py          the table that holds now, read from the live sidecar
+"""
+
+from __future__ import annotations
+
+from meshaware.budgets.budget import Budget, declared_budget
+from meshaware.budgets.route import Route
+from meshaware.budgets.table import RouteSource, RouteTable
+
+__all__ = ["Budget", "Route", "RouteSource", "RouteTable", "declared_budget"]

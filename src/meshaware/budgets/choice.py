@@ -1,0 +1,123 @@
+"""
+Which virtual hosts a call may belong to: by its port the route configuration, in it by its host the virtual host.
+
+Usually that is one. Where the sidecar knows more than can be known here, all that it may be are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshaware.budgets.domains import Domains, Namespace, split_authority
+from meshaware.budgets.match import Compiled, compile_entries
+from meshaware.budgets.route import RouteConfig
+
+__all__ = ["Choice", "Entries"]
+
+Entries = tuple[Compiled, ...]
+"""The routes of a virtual host, ready to be asked in order."""
+
+
+class Choice:
+    """
+    The virtual hosts of a table, found by host and port.
+
+    A configuration whose name is a port serves the calls to that port; one named `host:port` those to that service;
+    one with any other name (`http_proxy`, or a name of somebody's own) serves a port that has none of its own. A
+    port that nothing serves passes the sidecar as plain TCP: there is no route then.
+
+    Args:
+        configs: The route configurations.
+        namespace: Where the caller runs; None if that is not known.
+    """
+
+    __slots__ = ("_by_port", "_general", "_namespace", "_sniffed")
+
+    def __init__(self, configs: Iterable[RouteConfig], namespace: Namespace | None) -> None:
+        self._by_port: dict[int, _Config] = {}
+        self._sniffed: dict[int, list[tuple[str, _Config]]] = {}
+        self._general: list[_Config] = []
+        self._namespace = namespace
+        for config in configs:
+            host, port = split_authority(config.name)
+            if config.name.isascii() and config.name.isdigit() and len(config.name) <= 5:
+                self._by_port.setdefault(int(config.name), _Config(config))
+            elif port is not None and "/" not in host:
+                self._sniffed.setdefault(port, []).append((host, _Config(config)))
+            else:
+                self._general.append(_Config(config))
+
+    def find(self, authority: str, port: int | None) -> tuple[Entries, ...]:
+        """
+        The lists of routes that a call may be matched with, without those for other ports.
+
+        Args:
+            authority: The `Host` header, with or without a port.
+            port: The port that is called; None: the one in the header, else 80.
+        """
+        host, written = split_authority(authority)
+        called = port or written or 80
+        asked = authority.lower() if written is not None or called == 80 else f"{authority.lower()}:{called}"
+        found: list[Entries] = []
+        for config in self._configs(host, called):
+            for entries in config.find(host, asked, self._namespace):
+                fitting = tuple(entry for entry in entries if entry.port in (0, called))
+                if fitting not in found:
+                    found.append(fitting)
+        return tuple(found)
+
+    def _configs(self, host: str, port: int) -> list[_Config]:
+        sniffed = [config for name, config in self._sniffed.get(port, ()) if self._means(host, name)]
+        if sniffed:
+            return sniffed
+        if port in self._by_port:
+            return [self._by_port[port]]
+        knowing = [config for config in self._general if config.knows(host)]
+        return knowing or self._general
+
+    def _means(self, host: str, service: str) -> bool:
+        """Whether a host can be a name of a service; without a namespace any service may be near enough."""
+        if self._namespace is None:
+            name, _, rest = service.partition(".")
+            return host in Namespace(rest.partition(".")[0]).names(service) or host == name
+        return host in self._namespace.names(service)
+
+
+class _Config:
+    __slots__ = ("_domains", "_ignore_port", "_made_here")
+
+    def __init__(self, config: RouteConfig) -> None:
+        self._ignore_port = config.ignore_port
+        self._made_here = not config.name
+        pairs: list[tuple[str, Entries]] = []
+        for virtual_host in config.hosts:
+            entries = compile_entries(virtual_host.entries, ignore_parameters=config.ignore_parameters)
+            pairs.extend((domain, entries) for domain in virtual_host.domains)
+        self._domains = Domains(pairs)
+
+    def knows(self, host: str) -> bool:
+        return self._domains.exact(host) is not None or self._domains.wildcard(host) is not None
+
+    def find(self, host: str, asked: str, namespace: Namespace | None) -> list[Entries]:
+        if not self._made_here or namespace is None:
+            found = self._domains.find(host if self._ignore_port else asked)
+            return [] if found is None else [found]
+        return self._find_service(host, namespace)
+
+    def _find_service(self, host: str, namespace: Namespace) -> list[Entries]:
+        """
+        As Istio finds a VirtualService for a host: by name, else by the wildcard that fits the service's full name.
+
+        Whether a name with one dot is a service or a host outside, only the registry knows: then both stay in play.
+        """
+        found = self._domains.exact(host)
+        if found is not None:
+            return [found]
+        bare = host.removesuffix(".")
+        service, certain = namespace.services(host)
+        by_service = self._domains.wildcard(service) if service else None
+        by_name = None if certain and by_service is not None else self._domains.wildcard(bare)
+        either = [entries for entries in (by_service, by_name) if entries is not None]
+        if either and (certain or by_name is not None or not service):
+            return either
+        return either + ([] if self._domains.default is None else [self._domains.default])

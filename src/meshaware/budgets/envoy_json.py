@@ -1,0 +1,138 @@
+"""
+A message of Envoy's as its admin port prints it: JSON, in snake case there and in camel case from `istioctl`.
+
+What is asked for is checked: a reply is not ours, and a wrong one must not become a wrong route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from meshaware.durations import parse_duration
+from meshaware.errors import ConfigDumpError
+
+__all__ = ["Message"]
+
+_MAX_SHOWN = 80
+
+
+class Message:
+    """
+    One message and where it is, such as "configs[4].dynamic_route_configs[0].route_config".
+
+    Every method raises `ConfigDumpError`, naming the place, if what it reads is not what Envoy writes. Fields that
+    are not there have protobuf's default.
+    """
+
+    __slots__ = ("_fields", "path")
+
+    def __init__(self, value: Any, path: str) -> None:
+        if not isinstance(value, dict):
+            raise ConfigDumpError(f"{path}: {_shown(value)}: must be an object")
+        self._fields = cast("dict[str, Any]", value)
+        self.path = path
+
+    def raw(self, name: str) -> Any:
+        """A field as it is, None if it is not there; `name` is in snake case."""
+        value = self._fields.get(name)
+        if value is None and "_" in name:
+            value = self._fields.get(_camel(name))
+        return value
+
+    def only(self, *names: str) -> bool:
+        """Whether no fields are there but these."""
+        return self._fields.keys() <= {*names, *map(_camel, names)}
+
+    def has(self, *names: str) -> str:
+        """The first of some fields that is there, or nothing."""
+        return next((name for name in names if self.raw(name) is not None), "")
+
+    def message(self, name: str) -> Message | None:
+        """A message, or None."""
+        value = self.raw(name)
+        return None if value is None else Message(value, f"{self.path}.{name}")
+
+    def messages(self, name: str) -> Iterator[Message]:
+        """The elements of a repeated message."""
+        for number, value in enumerate(self._list(name)):
+            yield Message(value, f"{self.path}.{name}[{number}]")
+
+    def entries(self, name: str) -> Iterator[tuple[str, Message]]:
+        """The entries of a map of messages."""
+        found = self.message(name)
+        if found is not None:
+            for key, value in found._fields.items():
+                yield key, Message(value, f"{found.path}[{key[:_MAX_SHOWN]!r}]")
+
+    def text(self, name: str) -> str:
+        """A text."""
+        return self._typed(name, "", str, "text")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A repeated text."""
+        values = self._list(name)
+        if not all(isinstance(value, str) for value in values):
+            raise self._error(name, values, "texts")
+        return tuple(values)
+
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        return self._typed(name, False, bool, "true or false")  # noqa: FBT003 (the default of protobuf)
+
+    def whole(self, name: str, default: int = 0) -> int:
+        """A whole number; those of 64 bits are written as text."""
+        value = self.raw(name)
+        if isinstance(value, str) and len(value) <= len("-9223372036854775808") and value.removeprefix("-").isdecimal():
+            value = int(value)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._error(name, value, "a whole number")
+        return value
+
+    def wholes(self, name: str) -> tuple[int, ...]:
+        """A repeated number."""
+        values = self._list(name)
+        if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
+            raise self._error(name, values, "whole numbers")
+        return tuple(values)
+
+    def seconds(self, name: str) -> float | None:
+        """A duration such as "2.500s", in seconds; None if it is not there."""
+        text = self._typed(name, "", str, "a duration")
+        if not text:
+            return None
+        try:
+            return parse_duration(text)
+        except ValueError as error:
+            raise self._error(name, text, 'a duration such as "2.500s"') from error
+
+    def _list(self, name: str) -> list[Any]:
+        value = self.raw(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self._error(name, value, "a list")
+        return cast("list[Any]", value)
+
+    def _typed(self, name: str, default: Any, kind: type, wanted: str) -> Any:
+        value = self.raw(name)
+        if value is None:
+            return default
+        if not isinstance(value, kind):
+            raise self._error(name, value, wanted)
+        return value
+
+    def _error(self, name: str, value: object, wanted: str) -> ConfigDumpError:
+        return ConfigDumpError(f"{self.path}.{name}: {_shown(value)}: must be {wanted}")
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))
+
+
+def _shown(value: object) -> str:
+    text = "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

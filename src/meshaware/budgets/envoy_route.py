@@ -1,0 +1,209 @@
+"""
+A route of Envoy's own configuration: the time it allows, and what it is called.
+
+Reference: Route, RouteAction and RetryPolicy in envoy/config/route/v3/route_components.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from meshaware.budgets.budget import DEFAULT_RETRY_ON, Budget
+from meshaware.budgets.envoy_json import Message
+from meshaware.budgets.envoy_match import read_match
+from meshaware.budgets.route import Entry, Route, RouteMatch, VirtualHost
+
+__all__ = ["Clusters", "read_virtual_host"]
+
+Clusters = Mapping[str, float]
+"""Connect timeouts in seconds by the cluster's name."""
+
+_DEFAULT_TIMEOUT = 15.0  # where a route does not say; Istio's always do
+_DEFAULT_RATE_LIMITED_BACKOFF = 300.0
+_FAULT = "envoy.filters.http.fault"
+_CODES = "retriable-status-codes"
+_VIRTUAL_SERVICE = "/virtual-service/"
+_NAMESPACES = "/namespaces/"
+
+Action = Literal["route", "redirect", "direct_response"]
+
+
+class _Above(NamedTuple):
+    """What a route inherits from its virtual host and route configuration."""
+
+    host: str
+    config: str
+    delay: float
+    retry_policy: Message | None
+    hedges: bool
+    clusters: Clusters
+    connect_timeout: float | None
+
+
+def read_virtual_host(
+    message: Message, config: str, *, delay: float, clusters: Clusters, connect_timeout: float | None
+) -> VirtualHost:
+    """
+    Read a virtual host with its routes.
+
+    Args:
+        message: The virtual host.
+        config: The name of its route configuration.
+        delay: What the route configuration injects, in seconds.
+        clusters: What is known of connect timeouts.
+        connect_timeout: What counts for a cluster that is not known.
+
+    Raises:
+        ConfigDumpError: It is not what Envoy writes.
+    """
+    name = message.text("name")
+    above = _Above(
+        host=name,
+        config=config,
+        delay=max(delay, injected_delay(message)),
+        retry_policy=message.message("retry_policy"),
+        hedges=_hedges(message),
+        clusters=clusters,
+        connect_timeout=connect_timeout,
+    )
+    entries = [_entry(route, above) for route in message.messages("routes")]
+    if message.text("require_tls") not in ("", "NONE"):
+        entries = [_answer(name, above, "redirect", "")]
+    elif message.raw("matcher") is not None:
+        # A tree of matchers in the place of routes. Nothing bounds a call that takes a route nobody can tell.
+        entries = [_answer(name, above, "route", "it chooses by a tree of matchers, which is not evaluated")]
+    return VirtualHost(name, message.texts("domains"), tuple(entries))
+
+
+def injected_delay(message: Message) -> float:
+    """The longest delay that the fault filter may inject, in seconds, by a message's own configuration of filters."""
+    delays = [0.0]
+    for name, config in message.entries("typed_per_filter_config"):
+        if name == _FAULT:
+            inner = config.message("config") or config
+            delay = inner.message("delay")
+            delays.append(0.0 if delay is None else delay.seconds("fixed_delay") or 0.0)
+    return max(delays)
+
+
+def _answer(name: str, above: _Above, action: Action, note: str) -> Entry:
+    route = Route(name, Budget(), f"sidecar: route configuration {above.config}", above.host, action, note)
+    return Entry(RouteMatch(doubt=note), route)
+
+
+def _entry(message: Message, above: _Above) -> Entry:
+    owner = _owner(message)
+    name = message.text("name") or owner or above.host
+    origin = f"sidecar: VirtualService {owner}" if owner else f"sidecar: route configuration {above.config}"
+    budget, action = Budget(), _action(message)
+    sent = message.message("route")
+    if sent is not None and action == "route":
+        budget = _budget(sent, above, max(above.delay, injected_delay(message), _weighted_delay(sent)))
+    return Entry(read_match(message.message("match")), Route(name, budget, origin, above.host, action))
+
+
+def _action(message: Message) -> Action:
+    match message.has("redirect", "direct_response", "non_forwarding_action", "filter_action"):
+        case "redirect":
+            return "redirect"
+        case "direct_response":
+            return "direct_response"
+        case _:
+            return "route"
+
+
+def _owner(message: Message) -> str:
+    """The VirtualService that istiod made a route from, as namespace/name; empty if it was none."""
+    metadata = message.message("metadata")
+    for name, found in () if metadata is None else metadata.entries("filter_metadata"):
+        if name == "istio":
+            config = found.text("config")
+            _, inside, rest = config.partition(_NAMESPACES)
+            namespace, _, _ = rest.partition("/")
+            _, named, service = config.partition(_VIRTUAL_SERVICE)
+            if inside and named:
+                return f"{namespace}/{service}"
+    return ""
+
+
+def _budget(sent: Message, above: _Above, delay: float) -> Budget:
+    timeout = sent.seconds("timeout")
+    timeout = _DEFAULT_TIMEOUT if timeout is None else timeout or None
+    policy = sent.message("retry_policy") or above.retry_policy
+    stream = sent.message("max_stream_duration")
+    longest = None if stream is None else stream.seconds("max_stream_duration") or None
+    if longest is not None:
+        # It ends the whole stream, as a timeout does; it even begins to count earlier.
+        timeout = longest if timeout is None else min(timeout, longest)
+    if sent.message("internal_redirect_policy") is not None:
+        # Each redirect that Envoy follows by itself starts the route's clock again.
+        timeout, policy = None, None
+    retries = _Retries() if policy is None else _retries(policy)
+    hedges = above.hedges or _hedges(sent)
+    return Budget(
+        timeout=timeout,
+        attempts=retries.attempts,
+        # Tries that run beside each other: without a timeout, nothing says when the last one ends.
+        per_try_timeout=None if hedges and timeout is None else retries.per_try_timeout,
+        retry_on=retries.retry_on,
+        connect_timeout=_connect_timeout(_cluster_names(sent), above),
+        backoff=retries.backoff,
+        delay=delay,
+    )
+
+
+class _Retries(NamedTuple):
+    attempts: int = 0
+    per_try_timeout: float | None = None
+    retry_on: frozenset[str] = DEFAULT_RETRY_ON
+    backoff: float = 0.025
+
+
+def _retries(policy: Message) -> _Retries:
+    names = {name.strip() for name in policy.text("retry_on").split(",") if name.strip()}
+    codes = {str(code) for code in policy.wholes("retriable_status_codes")}
+    if codes and _CODES in names:
+        names |= codes
+    names.discard(_CODES)
+    per_try_timeout = policy.seconds("per_try_timeout") or None
+    attempts = policy.whole("num_retries", 1) if names else 0
+    if not attempts:
+        return _Retries(0, per_try_timeout)
+    return _Retries(attempts, per_try_timeout, frozenset(names), _backoff(policy))
+
+
+def _backoff(policy: Message) -> float:
+    """The base whose doubled bounds, ten times it at most, are never under those of the policy."""
+    bases = [0.025]
+    plain = policy.message("retry_back_off")
+    if plain is not None:
+        base = plain.seconds("base_interval") or bases[0]
+        bases = [max(base, (plain.seconds("max_interval") or 0.0) / 10)]
+    limited = policy.message("rate_limited_retry_back_off")
+    if limited is not None:
+        bases.append(limited.seconds("max_interval") or _DEFAULT_RATE_LIMITED_BACKOFF)
+    return max(bases)
+
+
+def _hedges(message: Message) -> bool:
+    policy = message.message("hedge_policy")
+    return policy is not None and policy.flag("hedge_on_per_try_timeout")
+
+
+def _weighted(sent: Message) -> Iterable[Message]:
+    weighted = sent.message("weighted_clusters")
+    return () if weighted is None else weighted.messages("clusters")
+
+
+def _weighted_delay(sent: Message) -> float:
+    return max(map(injected_delay, _weighted(sent)), default=0.0)
+
+
+def _cluster_names(sent: Message) -> list[str]:
+    return [sent.text("cluster"), *(cluster.text("name") for cluster in _weighted(sent))]
+
+
+def _connect_timeout(names: Iterable[str], above: _Above) -> float | None:
+    known = [above.clusters[name] for name in names if name in above.clusters]
+    return max(known) if known else above.connect_timeout

@@ -1,0 +1,270 @@
+"""The routes of the mesh as one table: read from files or from the sidecar, asked before each call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote, urlsplit
+
+from meshaware.budgets.budget import largest
+from meshaware.budgets.choice import Choice, Entries
+from meshaware.budgets.config_dump import MAX_BYTES, read_config_dump
+from meshaware.budgets.domains import Namespace
+from meshaware.budgets.match import Compiled, Headers, taken
+from meshaware.budgets.paths import variants
+from meshaware.budgets.route import Route, RouteConfig
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["RouteSource", "RouteTable"]
+
+_REMEMBERED = 1024
+_LONGEST_HOST = 260
+_NOTHING: Mapping[str, str] = {}
+
+
+class RouteSource(Protocol):
+    """Anything that has a current table of routes; clients ask it on each call, so answering must cost nothing."""
+
+    @property
+    def current(self) -> RouteTable:
+        """The table that holds now."""
+        ...
+
+
+class RouteTable:
+    """
+    Routes and what decides between them. Immutable: a new state of the mesh is a new table.
+
+    `len(table)` and `for route in table` are about its routes; two tables are equal if they say the same.
+    """
+
+    __slots__ = ("_choice", "_configs", "_doubtful", "_found", "_namespace", "_skipped")
+
+    def __init__(
+        self,
+        configs: Iterable[RouteConfig] = (),
+        *,
+        namespace: Namespace | None = None,
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
+        """Made by the class methods; `configs` is what they read."""
+        self._configs = tuple(configs)
+        self._namespace = namespace
+        self._skipped = dict(skipped or {})
+        self._choice = Choice(self._configs, namespace)
+        # Both are memories of what was worked out once; they never change what the table says.
+        self._found: dict[object, tuple[Entries, ...]] = {}
+        self._doubtful: dict[tuple[int, ...], Route] = {}
+
+    @classmethod
+    def empty(cls) -> Self:
+        """A table without routes: nothing governs any call."""
+        return cls()
+
+    @classmethod
+    def from_manifests(
+        cls,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        namespace: str = "default",
+        cluster_domain: str = "cluster.local",
+        source_labels: Mapping[str, str] | None = None,
+        source_namespace: str | None = None,
+        connect_timeout: float | None = None,
+    ) -> Self:
+        """
+        Read the VirtualServices in files and directories, as they hold for a sidecar in `namespace`.
+
+        Directories are read with all below them: `*.yaml`, `*.yml` and `*.json`, sorted, hidden names left out. Other
+        kinds of resources are passed over and counted in `skipped`.
+
+        Args:
+            paths: A file, a directory, or several.
+            namespace: Where the caller runs: it decides what short names mean and which VirtualServices it sees.
+            cluster_domain: The cluster's DNS domain.
+            source_labels: The caller's labels, for `sourceLabels`. Where they are not given, such a condition may
+                hold or not: of the routes that a call might take, the largest budget counts.
+            source_namespace: The caller's namespace if it is known for sure, for `sourceNamespace`; as above.
+            connect_timeout: Seconds that connecting upstream may take, for budgets without a timeout; a
+                VirtualService does not say.
+
+        Raises:
+            ManifestError: A path is missing, or a document is not what Istio accepts.
+        """
+        from meshaware.budgets.manifests import read_manifests  # noqa: PLC0415 (YAML only for those who have files)
+
+        home = Namespace(namespace, cluster_domain)
+        config, skipped = read_manifests(
+            paths, home, labels=source_labels, source=source_namespace, connect_timeout=connect_timeout
+        )
+        return cls((config,), namespace=home, skipped=skipped)
+
+    @classmethod
+    def from_config_dump(
+        cls,
+        data: bytes | str,
+        *,
+        namespace: str | None = None,
+        cluster_domain: str = "cluster.local",
+        connect_timeout: float | None = None,
+        max_bytes: int = MAX_BYTES,
+    ) -> Self:
+        """
+        Read the outbound routes of an Envoy from what its admin port answers to `/config_dump`.
+
+        Both shapes are read, the full dump and `?resource=dynamic_route_configs`, and what `istioctl proxy-config
+        routes -o json` prints. Routes for inbound traffic are left out; static ones count only where there are no
+        dynamic ones.
+
+        Args:
+            data: The reply.
+            namespace: Where the caller runs; if not given, it is taken from the dump where that tells.
+            cluster_domain: The cluster's DNS domain.
+            connect_timeout: Seconds that connecting upstream may take, where the dump has no clusters to tell.
+            max_bytes: A larger reply is refused.
+
+        Raises:
+            ConfigDumpError: It is no config dump, is cut off or too large, or has no section with routes.
+        """
+        read = read_config_dump(data, connect_timeout=connect_timeout, max_bytes=max_bytes)
+        name = namespace or read.namespace
+        home = None if name is None else Namespace(name, cluster_domain)
+        return cls(read.configs, namespace=home, skipped=read.skipped)
+
+    def match(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> Route | None:
+        """
+        Find the route that a call takes.
+
+        Args:
+            method: Its method.
+            url: Its absolute URL.
+            headers: Its headers; `Host` among them decides instead of the URL's host, as it does in Envoy.
+
+        Returns:
+            None where nothing governs the call: no route fits, or the URL is not plain `http`, which a sidecar
+            passes on unread.
+
+        Raises:
+            ValueError: The URL is not absolute, or its port is no port.
+        """
+        text = str(url)
+        parts = urlsplit(text)
+        if not parts.scheme or not parts.hostname:
+            raise ValueError(f"{text[:100]!r} is not an absolute URL such as 'http://inventory:8080/items'")
+        if parts.scheme != "http":
+            return None
+        port = parts.port or 80
+        asked = {name.lower(): value for name, value in (_NOTHING if headers is None else headers).items()}
+        host = parts.netloc.rpartition("@")[2].removesuffix(":80" if port == 80 else "")
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not path.isascii():
+            path = quote(path, safe="".join(map(chr, range(33, 127))))
+        return self.match_parts(method.upper(), asked.get("host", host), path, asked, port=port)
+
+    def match_parts(
+        self, method: str, host: str, path: str, headers: Headers, *, port: int | None = None
+    ) -> Route | None:
+        """
+        Find the route that a call over plain HTTP takes; for clients, on each call.
+
+        Args:
+            method: Its method.
+            host: Its `Host` header, with or without a port.
+            path: Its path and query, as they are sent.
+            headers: A mapping with lower-case names, or one that ignores case, or what answers for a name.
+            port: The port that is called; if not given, that of `host`, else 80.
+        """
+        key = host if port is None else (host, port)
+        found = self._found.get(key)
+        if found is None:
+            found = self._find(key, host, port)
+        if not found:
+            return None
+        bare, _, query = path.partition("?")
+        paths = variants(bare)
+        if len(found) == 1 and len(paths) == 1:
+            route = taken(found[0], bare, (method, host, path, query, headers))
+            return self._widest(route) if isinstance(route, list) else route
+        possible: list[Compiled | Route] = []
+        for entries in found:
+            for way in paths:
+                target = f"{way}?{query}" if query else way
+                route = taken(entries, way, (method, host, target, query, headers))
+                possible.extend(route if isinstance(route, list) else () if route is None else (route,))
+        return self._widest(possible) if possible else None
+
+    def _find(self, key: object, host: str, port: int | None) -> tuple[Entries, ...]:
+        found = self._choice.find(host, port)
+        if len(host) <= _LONGEST_HOST:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            self._found[key] = found
+        return found
+
+    def _widest(self, possible: Iterable[Compiled | Route]) -> Route:
+        """One route for several that a call might take: the first by name, the largest by budget."""
+        routes: dict[int, Route] = {}
+        reasons: dict[str, None] = {}
+        for each in possible:
+            route = each if isinstance(each, Route) else each.route
+            routes.setdefault(id(route), route)
+            if isinstance(each, Compiled) and each.why:
+                reasons.setdefault(each.why)
+        first, *others = routes.values()
+        if not others and not reasons:
+            return first
+        key = tuple(routes)
+        known = self._doubtful.get(key)
+        if known is not None:
+            return known
+        why = "; ".join(reasons) or "the path or a header can be read in more than one way"
+        names = ", ".join(dict.fromkeys(route.name for route in routes.values()))
+        note = f"which route this is cannot be told here ({why}): the largest budget of {names} is taken"
+        made = Route(
+            first.name, largest(route.budget for route in routes.values()), first.origin, first.host, first.action, note
+        )
+        if len(self._doubtful) >= _REMEMBERED:
+            self._doubtful.clear()
+        self._doubtful[key] = made
+        return made
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """What was read and is not in the table, by kind or reason, with how often."""
+        return dict(self._skipped)
+
+    def __iter__(self) -> Iterator[Route]:
+        """Each route once, in the order in which they were read."""
+        seen: dict[int, Route] = {}
+        for config in self._configs:
+            for virtual_host in config.hosts:
+                for entry in virtual_host.entries:
+                    seen.setdefault(id(entry.route), entry.route)
+        return iter(seen.values())
+
+    def __len__(self) -> int:
+        """How many routes there are."""
+        return sum(1 for _ in self)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both tables have the same routes under the same conditions, and were read for the same caller."""
+        if not isinstance(other, RouteTable):
+            return NotImplemented
+        return self._configs == other._configs and self._namespace == other._namespace
+
+    def __hash__(self) -> int:
+        """Equal tables are one key."""
+        return hash((self._configs, self._namespace))
+
+    def __repr__(self) -> str:
+        """How much is in it; `str()` tells all."""
+        hosts = sum(len(config.hosts) for config in self._configs)
+        return f"<RouteTable: {len(self)} routes, {hosts} hosts>"
+
+    def __str__(self) -> str:
+        """One line for each route: host, name, budget and origin."""
+        lines = [f"{route.host}  {route.name}  {route.budget!r}  ({route.origin})" for route in self]
+        return "\n".join([repr(self), *lines])
