@@ -7,7 +7,7 @@ It lives in a context variable, so it follows tasks and `asyncio.to_thread`, and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
@@ -33,7 +33,7 @@ def remaining() -> float | None:
 
 
 @contextmanager
-def limit(seconds: float | None) -> Iterator[None]:
+def limit(seconds: float | None) -> Generator[None]:
     """
     Hold everything in the block to this many seconds; a deadline that is there already can only be shortened.
 

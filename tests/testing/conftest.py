@@ -90,9 +90,7 @@ class Upstream:
                 return
 
 
-def get(
-    url: str, host: str, path: str = "/", headers: Mapping[str, str] | None = None, method: str = "GET"
-) -> Answer:
+def get(url: str, host: str, path: str = "/", headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
     """Send one request to a listener, with this `Host`, on a connection of its own."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
     begin = time.monotonic()

@@ -118,7 +118,9 @@ def test_routes_that_envoy_refuses_change_nothing(envoy: str | None, get: Any) -
         tester = mesh.add("tester", app=False)
         mesh.add("hello")
         begin = time.monotonic()
-        with pytest.raises(LocalMeshError, match=r"(?s)tester v1 refused what it was given.*no argument for repetition"):
+        with pytest.raises(
+            LocalMeshError, match=r"(?s)tester v1 refused what it was given.*no argument for repetition"
+        ):
             mesh.apply(SLOW % "*wrong")
         assert time.monotonic() - begin < 3
         assert get(tester.sidecar.outbound_url, "hello").status == 200

@@ -48,9 +48,7 @@ def test_the_environment_is_a_good_deployments(orders: LocalService, monkeypatch
     assert orders.environment()["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
 
 
-def test_settings_are_the_same_without_the_environment(
-    orders: LocalService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_are_the_same_without_the_environment(orders: LocalService, monkeypatch: pytest.MonkeyPatch) -> None:
     """For an application in the test's own process; arguments win."""
     here = orders.settings(timeout="2s")
     for name, value in orders.environment().items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshaware.asgi.types import Receive, Scope, Send
@@ -46,4 +47,4 @@ async def _sidecar(request: Any, error: Exception) -> ErrorReply:
     return ErrorReply(503, "The service mesh is not available at the moment.")
 
 
-ERROR_HANDLERS = {DeadlineExceeded: _deadline, SidecarUnavailable: _sidecar}
+ERROR_HANDLERS: Mapping[type[Exception], Callable[..., Any]] = {DeadlineExceeded: _deadline, SidecarUnavailable: _sidecar}

@@ -7,7 +7,7 @@ Starlette builds its middleware stack at the first request and FastAPI's telemet
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -18,20 +18,23 @@ __all__ = ["Application", "around_lifespan", "around_stack", "handle_errors"]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
-class _Router(Protocol):
-    lifespan_context: Any
-
-
 class Application(Protocol):
     """What Starlette and FastAPI applications have in common and `Mesh.install` needs."""
 
     middleware_stack: Any
-    build_middleware_stack: Any
-    exception_handlers: Any
 
     @property
-    def router(self) -> _Router:
-        """The router that holds the lifespan."""
+    def router(self) -> Any:
+        """The router; it holds the lifespan."""
+        ...
+
+    @property
+    def exception_handlers(self) -> Any:
+        """Handlers by error or status."""
+        ...
+
+    def build_middleware_stack(self) -> Any:
+        """Build the stack; Starlette calls it once, with the first message."""
         ...
 
 
@@ -49,7 +52,7 @@ def around_stack(app: Application, layer: Callable[[ASGIApp], ASGIApp]) -> None:
     def build_with_layer() -> ASGIApp:
         return layer(build())
 
-    app.build_middleware_stack = build_with_layer
+    vars(app)["build_middleware_stack"] = build_with_layer
 
 
 def around_lifespan(app: Application, outer: Callable[[], AbstractAsyncContextManager[None]]) -> None:
@@ -57,7 +60,7 @@ def around_lifespan(app: Application, outer: Callable[[], AbstractAsyncContextMa
     own: Lifespan = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(instance: Any) -> AsyncIterator[Mapping[str, Any] | None]:
+    async def lifespan(instance: Any) -> AsyncGenerator[Mapping[str, Any] | None]:
         async with outer(), own(instance) as state:
             yield state
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 __all__ = ["DEFAULT_RETRY_ON", "Budget", "declared_budget", "largest"]
@@ -34,6 +34,7 @@ _CAP = 10
 # The longest duration protobuf knows, ten thousand years: Envoy cannot be told more.
 _MAX_SECONDS = 315_576_000_000.0
 _MAX_ATTEMPTS = (1 << 32) - 1
+_WRITABLE = 10**32
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -126,7 +127,7 @@ class Budget:
         for field in fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                said.append(f"{field.name}={_set_repr(value) if isinstance(value, frozenset) else repr(value)}")
+                said.append(f"{field.name}={_set_repr(self.retry_on) if field.name == 'retry_on' else repr(value)}")
         return f"Budget({', '.join(said)})"
 
 
@@ -160,7 +161,7 @@ def largest(budgets: Iterable[Budget]) -> Budget:
         if budget.total() is None or all(_covers(budget, other) for other in given):
             return budget
     return Budget(
-        timeout=max(budget._tight() or 0.0 for budget in given),  # noqa: SLF001 (of this class)
+        timeout=max(replace(budget, delay=0.0).total(0.0, "tight") or 0.0 for budget in given),
         attempts=max(budget.attempts for budget in given),
         per_try_timeout=max(budget.per_try_timeout or 0.0 for budget in given) or None,
         retry_on=frozenset[str]().union(*(budget.retry_on for budget in given)),
@@ -217,11 +218,9 @@ def _conditions(value: Collection[str]) -> frozenset[str]:
 
 
 def _short(value: float) -> str:
-    # The digits of an unbounded int are text without bound, and Python refuses to write the longest.
-    return (
-        repr(value) if isinstance(value, float) or abs(value) < 10**32 else f"{'-' if value < 0 else ''}10**32 and more"
-    )
+    # An int's digits are text without bound, and Python refuses to write the longest.
+    return "a number of more than 32 digits" if _WRITABLE <= abs(value) < math.inf else repr(value)
 
 
-def _set_repr(names: frozenset[str]) -> str:
+def _set_repr(names: Collection[str]) -> str:
     return f"{{{', '.join(map(repr, sorted(names)))}}}" if names else "()"

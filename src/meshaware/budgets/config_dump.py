@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from meshaware.budgets.envoy_json import Message
@@ -99,7 +99,7 @@ def _json(data: bytes | str, max_bytes: int) -> Any:
 
 def _sections(value: Any) -> list[Message]:
     if isinstance(value, list):
-        listed = cast("list[Any]", value)
+        listed = cast("Sequence[Any]", value)
         return [Message({"route_config": config}, f"[{number}]") for number, config in enumerate(listed)]
     top = Message(value, "config dump")
     if top.raw("configs") is None and not top.only():
@@ -139,7 +139,7 @@ class _Sections:
         self.missing = [] if complete else list(others)
 
 
-def _route_configs(sections: Any) -> Iterator[Message]:
+def _route_configs(sections: Iterable[Message]) -> Iterator[Message]:
     for section in sections:
         config = section.message("route_config")
         if config is not None:

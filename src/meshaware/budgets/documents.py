@@ -89,11 +89,12 @@ class Document:
             raise self._error(node, "nests too deeply, or in itself")
         match node:
             case MappingNode():
-                known[id(node)] = value = self._mapping(node, known, depth)
+                value: Any = self._mapping(node, known, depth)
             case SequenceNode():
-                known[id(node)] = value = [self._value(item, known, depth + 1) for item in node.value]
+                value = [self._value(item, known, depth + 1) for item in node.value]
             case _:
                 value = self._scalar(node)
+        known[id(node)] = value
         return value
 
     def _mapping(self, node: MappingNode, known: dict[int, Any], depth: int) -> Fields:

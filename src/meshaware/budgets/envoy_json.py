@@ -6,7 +6,7 @@ What is asked for is checked: a reply is not ours, and a wrong one must not beco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from meshaware.durations import parse_duration
@@ -67,7 +67,8 @@ class Message:
 
     def text(self, name: str) -> str:
         """A text."""
-        return self._typed(name, "", str, "text")
+        value: str = self._typed(name, "", str, "text")
+        return value
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A repeated text."""
@@ -78,7 +79,8 @@ class Message:
 
     def flag(self, name: str) -> bool:
         """True or false."""
-        return self._typed(name, False, bool, "true or false")  # noqa: FBT003 (the default of protobuf)
+        value: bool = self._typed(name, False, bool, "true or false")  # noqa: FBT003 (the default of protobuf)
+        return value
 
     def whole(self, name: str, default: int = 0) -> int:
         """A whole number; those of 64 bits are written as text."""
@@ -108,13 +110,13 @@ class Message:
         except ValueError as error:
             raise self._error(name, text, 'a duration such as "2.500s"') from error
 
-    def _list(self, name: str) -> list[Any]:
+    def _list(self, name: str) -> Sequence[Any]:
         value = self.raw(name)
         if value is None:
             return []
         if not isinstance(value, list):
             raise self._error(name, value, "a list")
-        return cast("list[Any]", value)
+        return cast("Sequence[Any]", value)
 
     def _typed(self, name: str, default: Any, kind: type, wanted: str) -> Any:
         value = self.raw(name)

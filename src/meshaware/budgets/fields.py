@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 from meshaware.budgets.documents import Fields
 from meshaware.durations import parse_duration
@@ -71,10 +71,10 @@ class Field:
 
     def elements(self) -> Iterator[Field]:
         """The elements of a list."""
-        if not isinstance(self.value, list):
+        value: object = self.value
+        if not isinstance(value, list):
             raise self.error("must be a list")
-        elements: list[Any] = self.value
-        for number, element in enumerate(elements):
+        for number, element in enumerate(cast("Sequence[Any]", value)):
             line = element.line if isinstance(element, Fields) else self._line
             yield Field(element, self._place, line, f"{self.path}[{number}]")
 

@@ -242,27 +242,33 @@ def _any(answers: Iterable[Verdict]) -> Verdict:
 
 def _source(name: str) -> Callable[[_Asked], tuple[str, ...]]:
     """Where a condition on a header looks: pseudo-headers, what Envoy removes or sets, or the header itself."""
-    match name:
-        case ":method":
-            return lambda asked: (asked.method,)
-        case ":authority" | "host":
-            return lambda asked: (asked.authority,)
-        case ":path":
-            return lambda asked: (asked.path,)
-        case ":scheme" | "x-forwarded-proto":
-            return _scheme
-        case "te":
-            return lambda asked: tuple(value for value in asked.header("te")[:1] if value.lower() == "trailers")
-        case _ if name in _REMOVED or name.startswith(":"):
-            return lambda _: ()
-        case _:
-            return lambda asked: asked.header(name)
+    source = _SOURCES.get(name)
+    if source is not None:
+        return source
+    if name in _REMOVED or name.startswith(":"):
+        return lambda _: ()
+    return lambda asked: asked.header(name)
 
 
 def _scheme(asked: _Asked) -> tuple[str, ...]:
     # The listener is plain HTTP, and believes the application about what was before it.
     said = asked.header("x-forwarded-proto")
     return said if said[:1] in (("http",), ("https",)) else ("http",)
+
+
+def _te(asked: _Asked) -> tuple[str, ...]:
+    return tuple(value for value in asked.header("te")[:1] if value.lower() == "trailers")
+
+
+_SOURCES: dict[str, Callable[[_Asked], tuple[str, ...]]] = {
+    ":method": lambda asked: (asked.method,),
+    ":authority": lambda asked: (asked.authority,),
+    "host": lambda asked: (asked.authority,),
+    ":path": lambda asked: (asked.path,),
+    ":scheme": _scheme,
+    "x-forwarded-proto": _scheme,
+    "te": _te,
+}
 
 
 def _query(query: QueryMatch, why: list[str]) -> Callable[[_Asked], Verdict]:

@@ -72,8 +72,14 @@ _UPPER = _LOWER >> 32
 _WORD = _DIGITS | _LOWER | _UPPER | _bits("_")
 _SPACE = _bits("\t\n\f\r ")
 _NOT_NEWLINE = ALL & ~_bits("\n")
-_CLASSES = {"d": _DIGITS, "s": _SPACE, "w": _WORD}
-_CLASSES |= {name.upper(): ALL & ~mask for name, mask in _CLASSES.items()}
+_CLASSES = {
+    "d": _DIGITS,
+    "s": _SPACE,
+    "w": _WORD,
+    "D": ALL & ~_DIGITS,
+    "S": ALL & ~_SPACE,
+    "W": ALL & ~_WORD,
+}
 _POSIX = {
     "alnum": _DIGITS | _LOWER | _UPPER,
     "alpha": _LOWER | _UPPER,
@@ -90,6 +96,12 @@ _POSIX = {
     "word": _WORD,
     "xdigit": _bits("0123456789abcdefABCDEF"),
 }
+_ANCHORS: tuple[tuple[str, Literal["begin", "end"]], ...] = (
+    ("^", "begin"),
+    ("$", "end"),
+    (r"\A", "begin"),
+    (r"\z", "end"),
+)
 _CONTROL = {"a": 7, "f": 12, "t": 9, "n": 10, "r": 13, "v": 11}
 
 
@@ -152,6 +164,9 @@ class _Reader:
         return Sequence(tuple(nodes))
 
     def atom(self, depth: int) -> Node | None:
+        for text, where in _ANCHORS:
+            if self.skip(text):
+                return Anchor(where)
         character = self.take()
         match character:
             case "(":
@@ -160,15 +175,9 @@ class _Reader:
                 return self.bracket()
             case ".":
                 return Chars(self.dot)
-            case "^":
-                return Anchor("begin")
-            case "$":
-                return Anchor("end")
             case "*" | "+" | "?":
                 raise Unsupported(f"has {character} with nothing to repeat")
             case "\\":
-                if self.peek() in ("A", "z"):
-                    return Anchor("begin" if self.take() == "A" else "end")
                 return Chars(self.fold(self.escape()))
             case _:
                 return self.chars(ord(character))

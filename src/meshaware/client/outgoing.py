@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from meshaware.budgets import Budget, Route, RouteSource, RouteTable, declared_budget
 from meshaware.client.allowance import Allowance, allow, default_allowances, from_budget
@@ -49,7 +49,7 @@ class Outgoing:
         self._source = routes
         self._hosts = HostPolicy(settings.mesh_hosts, cluster_domain=settings.cluster_domain)
         self._buffer = settings.buffer
-        self._policy = settings.budget_policy
+        self._policy: Literal["ceiling", "tight"] = settings.budget_policy
         self._deadlines = settings.deadlines
         declared = declared_budget(settings.timeout, settings.attempts, settings.per_try_timeout)
         self._unrouted, self._unbounded = default_allowances(declared, self._buffer, self._policy)
@@ -89,8 +89,8 @@ class Outgoing:
         whole: Whole | None = request.extensions.get(WHOLE)
         call = Call(f"{request.method} {url}", route, allowance, self._until(options), whole)
         extensions["timeout"] = allowance.phases
-        leaving = object.__new__(type(request))
-        leaving.__dict__.update(request.__dict__, headers=headers, extensions=extensions)
+        leaving = _copy(request)
+        leaving.headers, leaving.extensions = headers, extensions
         if self._sidecar is not None and inside and plain:
             leaving.url = url.copy_with(host=self._sidecar[0], port=self._sidecar[1])
         return Leaving(leaving, call, inside, observed)
@@ -152,6 +152,15 @@ class Outgoing:
         if self._sidecar is None or not leaving.inside:
             return None
         return f"{self._sidecar[0]}:{self._sidecar[1]}"
+
+
+def _copy(request: Any) -> Any:
+    # Neither library has a copy that shares the stream; a shallow one is what every attribute means.
+    kind = cast("type[Any]", type(request))
+    twin: Any = kind.__new__(kind)
+    attributes: dict[str, Any] = vars(twin)
+    attributes.update(vars(request))
+    return twin
 
 
 def _address(proxy: str | None) -> tuple[str, int] | None:

@@ -9,7 +9,7 @@ from meshaware.client.allowance import Source
 from meshaware.sidecar.replies import Reply, classify
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping
 
 __all__ = ["REPORT", "CallReport", "report"]
 
@@ -56,12 +56,9 @@ class _Response(Protocol):
 
     status_code: int
     headers: Any
-    extensions: MutableMapping[str, Any]
 
     @property
-    def is_stream_consumed(self) -> bool: ...
-    @property
-    def content(self) -> bytes: ...
+    def extensions(self) -> Mapping[str, Any]: ...
 
 
 def report(response: _Response) -> CallReport:

@@ -21,9 +21,7 @@ match_trace_id = re.compile(_TRACE_ID).fullmatch
 match_span_id = re.compile(_SPAN_ID).fullmatch
 """Return something true for 16 hexadecimal digits that are not all zero."""
 
-match_b3 = re.compile(
-    rb"[01d]|" + _TRACE_ID + rb"-" + _SPAN_ID + rb"(?:-[01d](?:-" + _SPAN_ID + rb")?)?"
-).fullmatch
+match_b3 = re.compile(rb"[01d]|" + _TRACE_ID + rb"-" + _SPAN_ID + rb"(?:-[01d](?:-" + _SPAN_ID + rb")?)?").fullmatch
 """Return something true for a well-formed single `b3`: identifiers, or a decision alone."""
 
 SAMPLED = frozenset({b"0", b"1", b"true", b"false"})

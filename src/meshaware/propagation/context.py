@@ -8,7 +8,7 @@ thread or executor does not, see `carry`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token, copy_context
 from functools import lru_cache, wraps
@@ -20,7 +20,7 @@ from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.names import BAGGAGE, Pair
-from meshaware.propagation.outgoing import Cargo, Changes, Present, changes, load, wanted_forms
+from meshaware.propagation.outgoing import Cargo, Changes, changes, load, wanted_forms
 from meshaware.propagation.spans import live_baggage, live_trace_headers, tracing_loaded
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "carry",
     "current",
     "outbound_headers",
-    "pairs_to_add",
     "reset",
 ]
 
@@ -178,7 +177,7 @@ def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict
     host = _URL.match(str(url))
     if host is None or not hosts.inside(host[1]):
         return {}
-    present: dict[bytes, bytes | None] = {}
+    present: dict[bytes, bytes] = {}
     if headers is not None:
         present = {_encoded(name).lower(): _encoded(value) for name, value in headers.items()}
         authority = present.get(b"host")
@@ -208,17 +207,7 @@ def attach(raw: Sequence[Pair]) -> Sequence[Pair]:
     return [*raw, *add] if add else raw
 
 
-def pairs_to_add(present: Iterable[bytes]) -> Sequence[Pair]:
-    """
-    Return what `attach` adds, for a client that can only add.
-
-    Args:
-        present: Lower-case names of the headers that the request has.
-    """
-    return _changes(dict.fromkeys(present)).add
-
-
-def _changes(present: Present) -> Changes:
+def _changes(present: Mapping[bytes, bytes]) -> Changes:
     carried = current()
     cargo = _NOTHING if carried is None else carried.cargo
     if not tracing_loaded():

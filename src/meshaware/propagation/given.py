@@ -47,9 +47,7 @@ def read_given(headers: GivenHeaders, stacklevel: int) -> tuple[Pair, ...]:
             needs, or it is too much altogether.
     """
     read: dict[bytes, bytes] = {}
-    for given, text in (
-        cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
-    ):
+    for given, text in cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers:
         name = _name(given)
         if name in read:
             raise ValueError(f"header {_shown(given)} is given twice: give it once")
@@ -60,9 +58,7 @@ def read_given(headers: GivenHeaders, stacklevel: int) -> tuple[Pair, ...]:
             raise ValueError(f"header {name.decode()} means nothing without {needed.decode()}: give both")
     size = sum(len(name) + len(value) for name, value in read.items())
     if len(read) > MAX_COUNT or size > MAX_TOTAL:
-        raise ValueError(
-            f"{len(read)} headers of {size} bytes are too many: at most {MAX_COUNT}, of {MAX_TOTAL} bytes"
-        )
+        raise ValueError(f"{len(read)} headers of {size} bytes are too many: at most {MAX_COUNT}, of {MAX_TOTAL} bytes")
     return tuple(read.items())
 
 
@@ -83,9 +79,7 @@ def _name(given: str | bytes) -> bytes:
     # What is not ASCII stays so, and is no name.
     name = (given.encode() if isinstance(given, str) else given).lower()
     if not is_name(name):
-        raise ValueError(
-            f"{_shown(given)} is no header name: letters, digits and dashes, at most 128 of them"
-        )
+        raise ValueError(f"{_shown(given)} is no header name: letters, digits and dashes, at most 128 of them")
     reason = obstacle(name)
     if reason is not None:
         raise ValueError(f"header {_shown(given)} cannot be carried: {reason}. Leave it out")
@@ -96,9 +90,7 @@ def _value(name: bytes, text: str | bytes) -> bytes:
     shown = "a value" if danger(name) else _shown(text)
     if isinstance(text, str):
         if not text.isascii():
-            raise ValueError(
-                f"header {name.decode()}: {shown} is not ASCII: encode it first, such as percent-encoded"
-            )
+            raise ValueError(f"header {name.decode()}: {shown} is not ASCII: encode it first, such as percent-encoded")
         text = text.encode("ascii")
     if not text:
         raise ValueError(f"header {name.decode()} has no value: leave it out")

@@ -78,9 +78,7 @@ class HeaderSet:
         return name in self._names or (name.startswith(self._prefixes) and _is_free(name))
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, HeaderSet) and self._names == other._names and self._prefixes == other._prefixes
-        )
+        return isinstance(other, HeaderSet) and self._names == other._names and self._prefixes == other._prefixes
 
     def __hash__(self) -> int:
         return hash((self._names, self._prefixes))
@@ -100,9 +98,7 @@ class HeaderSet:
         if not self._prefixes:
             return [pair for pair in raw if pair[0] in names]
         prefixes = self._prefixes
-        return [
-            pair for pair in raw if pair[0] in names or (pair[0].startswith(prefixes) and _is_free(pair[0]))
-        ]
+        return [pair for pair in raw if pair[0] in names or (pair[0].startswith(prefixes) and _is_free(pair[0]))]
 
     def capture(self, raw: Iterable[Pair]) -> tuple[Pair, ...]:
         """
@@ -119,9 +115,7 @@ def warn_of(name: bytes, where: str, stacklevel: int) -> None:
     reason = danger(name)
     if reason is not None and name not in _warned:
         _warned.add(name)
-        warnings.warn(
-            f"{where} carries {name.decode()}: {reason}", DangerousHeaderWarning, stacklevel=stacklevel + 1
-        )
+        warnings.warn(f"{where} carries {name.decode()}: {reason}", DangerousHeaderWarning, stacklevel=stacklevel + 1)
 
 
 def _is_free(name: bytes) -> bool:
@@ -137,9 +131,7 @@ def _name(item: str, word: str) -> bytes:
         )
     reason = obstacle(name)
     if reason is not None:
-        raise SettingsError(
-            f"MESHAWARE_HEADERS names {_shown(item)}, which cannot be carried: {reason}. Take it out"
-        )
+        raise SettingsError(f"MESHAWARE_HEADERS names {_shown(item)}, which cannot be carried: {reason}. Take it out")
     warn_of(name, "MESHAWARE_HEADERS", stacklevel=3)
     return name
 
@@ -152,14 +144,10 @@ def _prefix(item: str, word: str) -> bytes:
         )
     reason = obstacle(prefix)
     if reason is not None:
-        raise SettingsError(
-            f"MESHAWARE_HEADERS names {_shown(item)}, which cannot be carried: {reason}. Take it out"
-        )
+        raise SettingsError(f"MESHAWARE_HEADERS names {_shown(item)}, which cannot be carried: {reason}. Take it out")
     reason = danger(prefix)
     if reason is not None:
-        raise SettingsError(
-            f"MESHAWARE_HEADERS names {_shown(item)}: {reason}. Name each of such headers in full"
-        )
+        raise SettingsError(f"MESHAWARE_HEADERS names {_shown(item)}: {reason}. Name each of such headers in full")
     return prefix
 
 

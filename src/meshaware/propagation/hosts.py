@@ -120,9 +120,7 @@ class HostPolicy:
         except ValueError:
             return False
         mapped = getattr(address, "ipv4_mapped", None)
-        return any(
-            address in network or (mapped is not None and mapped in network) for network in self._networks
-        )
+        return any(address in network or (mapped is not None and mapped in network) for network in self._networks)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HostPolicy) and self._identity() == other._identity()

@@ -133,9 +133,7 @@ def obstacle(name: bytes) -> str | None:
         name: The header's name, lower-case; a prefix counts as the names it stands for.
     """
     if name in _IMPOSSIBLE or name.startswith(_IMPOSSIBLE_PREFIXES):
-        return (
-            "it belongs to one message or one connection (RFC 9110, 7.6.1), not to what that message causes"
-        )
+        return "it belongs to one message or one connection (RFC 9110, 7.6.1), not to what that message causes"
     return None
 
 

@@ -13,7 +13,7 @@ Every other header goes on as it came, unless the request has one of that name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 from meshaware.propagation.names import (
@@ -29,10 +29,7 @@ from meshaware.propagation.names import (
     Pair,
 )
 
-__all__ = ["Cargo", "Changes", "Present", "changes", "load", "wanted_forms"]
-
-Present = Mapping[bytes, bytes | None]
-"""A request's headers by lower-case name; None for a value that is not known."""
+__all__ = ["Cargo", "Changes", "changes", "load", "wanted_forms"]
 
 # Of the positions, those that differ between two spans of one trace.
 _SPANS = (TRACEPARENT, B3, X_B3_SPANID)
@@ -69,7 +66,7 @@ def load(came: Mapping[bytes, bytes]) -> Cargo:
     return Cargo(came, tuple(came.items()))
 
 
-def wanted_forms(cargo: Cargo, present: Present) -> tuple[bool, bool]:
+def wanted_forms(cargo: Cargo, present: Container[bytes]) -> tuple[bool, bool]:
     """
     Tell in which forms of B3 a live span is written besides W3C: those that came in and those that are there.
 
@@ -83,14 +80,17 @@ def wanted_forms(cargo: Cargo, present: Present) -> tuple[bool, bool]:
 
 
 def changes(
-    cargo: Cargo, present: Present, live: Mapping[bytes, bytes] | None = None, baggage: bytes | None = None
+    cargo: Cargo,
+    present: Mapping[bytes, bytes],
+    live: Mapping[bytes, bytes] | None = None,
+    baggage: bytes | None = None,
 ) -> Changes:
     """
     Decide what is added to a request and what is taken from it.
 
     Args:
         cargo: What is carried.
-        present: What the request has.
+        present: What the request has, by lower-case name.
         live: The live span in the forms that `wanted_forms` asks for; None where there is none.
         baggage: What goes in the place of the carried `baggage`.
     """
@@ -104,27 +104,20 @@ def changes(
     if story is None:
         story = {name: value for name, value in cargo.goes if name in TRACE_NAMES}
     drop = _NONE
-    if positioned and not _tells(present, story, trusted=live is not None):
+    if positioned and not _tells(present, story):
         story = {}
     elif live is not None:
-        drop = frozenset(
-            name for name in _REWRITTEN.intersection(present) if present[name] not in (None, live.get(name))
-        )
+        drop = frozenset(name for name in _REWRITTEN.intersection(present) if present[name] != live.get(name))
     add = [pair for pair in plain.items() if pair[0] not in present]
     add += [pair for pair in story.items() if pair[0] not in present or pair[0] in drop]
     return Changes(add, drop)
 
 
-def _tells(present: Present, story: Mapping[bytes, bytes], *, trusted: bool) -> bool:
+def _tells(present: Mapping[bytes, bytes], story: Mapping[bytes, bytes]) -> bool:
     """
     Tell whether a request that has a position in a trace has the one of the story.
 
     One header that agrees is enough: OpenTelemetry writes some of the forms and leaves what stood in the
-    others. Where the values are not known, a live span's are supposed: its instrumentation wrote them.
+    others.
     """
-    for name in _SPANS:
-        if name in present:
-            value = present[name]
-            if trusted if value is None else value == story.get(name):
-                return True
-    return False
+    return any(name in present and present[name] == story.get(name) for name in _SPANS)

@@ -111,9 +111,7 @@ def _current_span() -> Callable[[], Span]:
 
 
 @cache
-def _baggage() -> tuple[
-    Callable[[], Mapping[str, object]], Callable[[str], Mapping[str, object]], Callable[[], str]
-]:
+def _baggage() -> tuple[Callable[[], Mapping[str, object]], Callable[[str], Mapping[str, object]], Callable[[], str]]:
     from opentelemetry import baggage  # noqa: PLC0415
     from opentelemetry.baggage.propagation import W3CBaggagePropagator  # noqa: PLC0415
     from opentelemetry.context import Context  # noqa: PLC0415

@@ -90,7 +90,7 @@ class _Action:
                     target["host_rewrite_literal"] = authority
             route.finish()
             targets.append(target)
-        if len(targets) == 1 and len(targets[0]) == 2:  # noqa: PLR2004
+        if len(targets) == 1 and len(targets[0]) == 2:
             return {"cluster": targets[0]["name"]}
         if len(targets) == 1:
             targets[0]["weight"] = 100
@@ -146,7 +146,7 @@ def _redirect(redirect: Fields) -> dict[str, Any]:
 
 def _direct_response(answer: Fields) -> dict[str, Any]:
     status, body = answer.integer("status"), answer.fields("body")
-    if status is None or not 200 <= status < 600:  # noqa: PLR2004
+    if status is None or not 200 <= status < 600:
         answer.refuse("status", "is no status from 200 to 599")
     answer.finish()
     if body is None:
@@ -212,7 +212,7 @@ def _fault(fault: Fields) -> dict[str, Any]:
         delay.finish()
     if abort is not None:
         status = abort.integer("httpStatus")
-        if status is None or not 200 <= status < 600:  # noqa: PLR2004
+        if status is None or not 200 <= status < 600:
             abort.refuse("httpStatus", "is no status from 200 to 599")
         result["abort"] = {"http_status": status, "percentage": _share(abort)}
         abort.finish()
@@ -221,7 +221,7 @@ def _fault(fault: Fields) -> dict[str, Any]:
 
 
 def _share(fault: Fields) -> dict[str, Any]:
-    percent = fault.number("percent")
+    percent = fault.percent("percent")
     return _fraction(percent) if percent is not None else _percentage(fault, "percentage")
 
 
@@ -229,7 +229,7 @@ def _percentage(holder: Fields, name: str) -> dict[str, Any]:
     percentage = holder.fields(name)
     if percentage is None:
         return _fraction(_ALL)
-    value = percentage.number("value")
+    value = percentage.percent("value")
     percentage.finish()
     return _fraction(value or 0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from meshaware.testing.fields import Fields
@@ -15,30 +16,32 @@ __all__ = ["outbound_clusters", "static_cluster"]
 # Istio's default, meshConfig.connectTimeout.
 _CONNECT_TIMEOUT = 10.0
 _UNLIMITED = (1 << 32) - 1
+_BALANCING = ("LEAST_REQUEST", "ROUND_ROBIN", "RANDOM")
+_TLS = ("ISTIO_MUTUAL", "DISABLE")
 
 
 def outbound_clusters(manifests: Iterable[Manifest], view: View) -> list[dict[str, Any]]:
     """
     Return a cluster for each service, one for each of its subsets, and the two that Istio always has.
 
-    A subset comes from a DestinationRule; without one for the service, each value of the label `version`
+    Subsets come from the service's DestinationRule; where none defines any, each value of the label `version`
     is one.
 
     Raises:
         LocalMeshError: A DestinationRule has a field that is not supported.
     """
-    rules: dict[str, _Rule] = {}
+    policies: dict[str, _Policy] = {}
     for manifest in manifests:
         if manifest.kind == "DestinationRule":
-            rule = _Rule(manifest, view)
-            rules.setdefault(rule.host, rule)
+            host, policy = _read(manifest, view)
+            policies.setdefault(host, policy)
     clusters = [_black_hole(), _pass_through()]
     for service in sorted(view.services, key=lambda s: s.host):
-        rule_or_none = rules.get(service.host)
-        clusters.append(_cluster(service, "", service.endpoints, rule_or_none))
-        for name, labels in (rule_or_none.subsets if rule_or_none else _versions(service)).items():
+        policy = policies.get(service.host) or _Policy()
+        clusters.append(_cluster(service, "", service.endpoints, policy))
+        for name, labels in (policy.subsets or _versions(service)).items():
             chosen = [each for each in service.endpoints if labels.items() <= each.labels.items()]
-            clusters.append(_cluster(service, name, chosen, rule_or_none))
+            clusters.append(_cluster(service, name, chosen, policy))
     return clusters
 
 
@@ -63,52 +66,69 @@ def static_cluster(name: str, endpoints: Sequence[tuple[str, int]], **more: obje
     }
 
 
-class _Rule:
-    """What is read of a DestinationRule."""
+@dataclass
+class _Policy:
+    """What is read of a DestinationRule, and Istio's defaults."""
 
-    def __init__(self, manifest: Manifest, view: View) -> None:
-        spec = manifest.fields()
-        host = spec.text("host")
-        if not host:
-            spec.refuse("host", "a host is needed")
-        self.host = view.resolve(host, manifest.namespace)
-        self.subsets: dict[str, Mapping[str, str]] = {}
-        for subset in spec.items("subsets"):
-            name = subset.text("name")
-            if not name:
-                subset.refuse("name", "a name is needed")
-            self.subsets[name] = subset.pairs("labels")
-            subset.finish()
-        self.connect_timeout, self.limits = _CONNECT_TIMEOUT, dict[str, int]()
-        policy = spec.fields("trafficPolicy")
-        if policy is not None:
-            self._policy(policy)
-        spec.finish()
+    subsets: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    connect_timeout: float = _CONNECT_TIMEOUT
+    limits: dict[str, int] = field(default_factory=dict[str, int])
+    balancing: str = _BALANCING[0]
 
-    def _policy(self, policy: Fields) -> None:
-        pool = policy.fields("connectionPool")
-        if pool is not None:
-            tcp, http = pool.fields("tcp"), pool.fields("http")
-            if tcp is not None:
-                self.connect_timeout = tcp.seconds("connectTimeout") or _CONNECT_TIMEOUT
-                self._limit(tcp, maxConnections="max_connections")
-                tcp.finish()
-            if http is not None:
-                self._limit(
-                    http,
-                    http1MaxPendingRequests="max_pending_requests",
-                    http2MaxRequests="max_requests",
-                    maxRetries="max_retries",
-                )
-                http.finish()
-            pool.finish()
-        policy.finish()
 
-    def _limit(self, fields: Fields, **names: str) -> None:
-        for istio, envoy in names.items():
-            number = fields.integer(istio)
-            if number is not None:
-                self.limits[envoy] = number
+def _read(manifest: Manifest, view: View) -> tuple[str, _Policy]:
+    spec, policy = manifest.fields(), _Policy()
+    host = spec.text("host")
+    if not host or "*" in host:
+        spec.refuse("host", "a host is needed, and LocalMesh supports no wildcards there")
+    for subset in spec.items("subsets"):
+        name = subset.text("name")
+        if not name:
+            subset.refuse("name", "a name is needed")
+        policy.subsets[name] = subset.pairs("labels")
+        subset.finish()
+    traffic = spec.fields("trafficPolicy")
+    if traffic is not None:
+        _read_traffic(traffic, policy)
+    spec.finish()
+    return view.resolve(host, manifest.namespace), policy
+
+
+def _read_traffic(traffic: Fields, policy: _Policy) -> None:
+    pool, balancer, tls = traffic.fields("connectionPool"), traffic.fields("loadBalancer"), traffic.fields("tls")
+    traffic.finish()
+    if pool is not None:
+        tcp, http = pool.fields("tcp"), pool.fields("http")
+        pool.finish()
+        if tcp is not None:
+            policy.connect_timeout = tcp.seconds("connectTimeout") or _CONNECT_TIMEOUT
+            policy.limits |= _limits(tcp, maxConnections="max_connections")
+        if http is not None:
+            policy.limits |= _limits(
+                http,
+                http1MaxPendingRequests="max_pending_requests",
+                http2MaxRequests="max_requests",
+                maxRetries="max_retries",
+            )
+    if balancer is not None:
+        policy.balancing = _one_of(balancer, "simple", _BALANCING)
+    if tls is not None:
+        # Both are plaintext here, and the same to HTTP.
+        _one_of(tls, "mode", _TLS)
+
+
+def _limits(fields: Fields, **names: str) -> dict[str, int]:
+    limits = {envoy: number for istio, envoy in names.items() if (number := fields.integer(istio)) is not None}
+    fields.finish()
+    return limits
+
+
+def _one_of(fields: Fields, name: str, values: Sequence[str]) -> str:
+    value = fields.text(name)
+    if value not in values:
+        fields.refuse(name, f"LocalMesh supports {', '.join(values)}")
+    fields.finish()
+    return value
 
 
 def _black_hole() -> dict[str, Any]:
@@ -131,18 +151,17 @@ def _versions(service: ServiceView) -> dict[str, Mapping[str, str]]:
     return {version: {"version": version} for version in sorted(versions)}
 
 
-def _cluster(service: ServiceView, subset: str, endpoints: Sequence[Endpoint], rule: _Rule | None) -> dict[str, Any]:
+def _cluster(service: ServiceView, subset: str, endpoints: Sequence[Endpoint], policy: _Policy) -> dict[str, Any]:
     about = {"host": service.host, "name": service.name, "namespace": service.namespace}
     istio = {"services": [about], **({"subset": subset} if subset else {})}
     cluster = static_cluster(
         cluster_name(service.host, service.port, subset),
         [(each.address, each.port) for each in endpoints],
-        lb_policy="LEAST_REQUEST",
+        lb_policy=policy.balancing,
         metadata={"filter_metadata": {"istio": istio}},
     )
-    if rule is not None:
-        cluster["connect_timeout"] = duration(rule.connect_timeout)
-        cluster["circuit_breakers"]["thresholds"][0] |= rule.limits
+    cluster["connect_timeout"] = duration(policy.connect_timeout)
+    cluster["circuit_breakers"]["thresholds"][0] |= policy.limits
     return cluster
 
 

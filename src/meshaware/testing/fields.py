@@ -47,18 +47,18 @@ class Fields:
         raise self._wrong(name, value, "is no text: put it in quotes")
 
     def integer(self, name: str) -> int | None:
-        """A whole number."""
+        """A whole number from 0 on, of 31 bits."""
         value = self._take(name)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31):
             return value
-        raise self._wrong(name, value, "is no whole number")
+        raise self._wrong(name, value, "is no whole number from 0 on")
 
-    def number(self, name: str) -> float | None:
-        """A number."""
+    def percent(self, name: str) -> float | None:
+        """A number from 0 to 100."""
         value = self._take(name)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100):
             return value
-        raise self._wrong(name, value, "is no number")
+        raise self._wrong(name, value, "is no number from 0 to 100")
 
     def flag(self, name: str) -> bool | None:
         """A boolean."""
@@ -76,7 +76,7 @@ class Fields:
             seconds = parse_duration(text)
         except ValueError as error:
             raise LocalMeshError(f"{self.where}: {self._at(name)}: {error}") from error
-        if seconds < 0.001:  # noqa: PLR2004
+        if seconds < 0.001:
             raise self._wrong(name, text, "is less than 1ms, which Istio refuses; to switch it off, leave it out")
         return seconds
 

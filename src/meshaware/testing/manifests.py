@@ -18,6 +18,8 @@ __all__ = ["Manifest", "Manifests", "read_manifests"]
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _ISTIO = "networking.istio.io/"
 _KINDS = ("VirtualService", "DestinationRule")
+# Traffic that comes from outside does not come here.
+_NOT_HERE = ("Gateway", "GatewayClass")
 _SUFFIXES = (".yaml", ".yml", ".json")
 # Groups whose other kinds would change what a real mesh does with a request.
 _ROUTING_GROUPS = ("istio.io/", "gateway.networking.k8s.io/")
@@ -48,7 +50,7 @@ def read_manifests(manifests: Manifests, *, namespace: str) -> list[Manifest]:
             text of YAML, known by its line breaks.
         namespace: Where a document says none.
 
-    Documents that route nothing (Deployments, Services, ...) are skipped.
+    Documents that route nothing inside the mesh (Deployments, Services, Gateways, ...) are skipped.
 
     Raises:
         LocalMeshError: Something cannot be read, is no YAML, or is a routing resource that is not supported.
@@ -57,7 +59,8 @@ def read_manifests(manifests: Manifests, *, namespace: str) -> list[Manifest]:
     for name, text in _texts(manifests):
         try:
             documents: list[Any] = list(yaml.load_all(text, Loader=_LOADER))
-        except yaml.YAMLError as error:
+        # ValueError: a text that looks like a date and is none.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise LocalMeshError(f"{name}: not YAML: {' '.join(str(error).split())[:300]}") from error
         for number, document in enumerate(documents, start=1):
             found += _manifests(document, f"{name}, document {number}", namespace)
@@ -91,7 +94,7 @@ def _manifests(document: object, where: str, namespace: str) -> Iterator[Manifes
             yield from _manifests(item, f"{where}, items[{i}]", namespace)
         return
     if not (version.startswith(_ISTIO) and kind in _KINDS):
-        if any(group in version for group in _ROUTING_GROUPS):
+        if any(group in version for group in _ROUTING_GROUPS) and kind not in _NOT_HERE:
             raise LocalMeshError(f"{where}: LocalMesh does not support the kind {kind} of {version}")
         return
     metadata = top.fields("metadata")

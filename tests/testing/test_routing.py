@@ -33,7 +33,13 @@ def test_an_incoming_request_id_is_kept(shop: Any) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["inventory", "inventory:8080", "inventory.default", "inventory.default.svc.cluster.local.", "INVENTORY.default.svc"],
+    [
+        "inventory",
+        "inventory:8080",
+        "inventory.default",
+        "inventory.default.svc.cluster.local.",
+        "INVENTORY.default.svc",
+    ],
 )
 def test_a_service_is_reached_by_every_name_that_istio_gives_it(shop: Any, host: str) -> None:
     assert shop.call("/plain", host=host).seen["by"] == "v1"
