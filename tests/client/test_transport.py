@@ -7,6 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from meshaware import bind_headers, create_async_client, create_client, report
 from meshaware.budgets import RouteTable
@@ -251,3 +255,40 @@ def test_an_empty_conversation_is_the_library_s_error(peer: Callable[[Script], P
         pytest.raises(httpx.RemoteProtocolError),
     ):
         client.get(URL)
+
+
+def test_a_tracer_around_the_client_tells_the_mesh_and_nobody_else(peer: Callable[[Script], Peer]) -> None:
+    """OpenTelemetry writes the span on every request; outside, ours takes it off again, redirects included."""
+    outside = peer(answer())
+    inside = peer(answer(status=b"302 Found", headers=f"location: {outside.url}/x\r\n".encode()))
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with create_client(settings_for(inside), routes=RouteTable.empty(), follow_redirects=True) as client:
+        HTTPXClientInstrumentor.instrument_client(client, tracer_provider=provider)
+        client.get(URL)
+        client.get(outside.url)
+    spans = exporter.get_finished_spans()
+    assert len(spans) == 3
+    first = spans[0].get_span_context()
+    assert first is not None
+    assert dict(inside.headers())[b"traceparent"][36:52] == b"%016x" % first.span_id
+    assert all(b"traceparent" not in dict(outside.headers(number)) for number in range(2))
+
+
+@pytest.mark.anyio
+async def test_a_call_has_one_client_span_also_where_httpx_is_instrumented_as_a_whole(
+    peer: Callable[[Script], Peer],
+) -> None:
+    """The layer around our client makes it; the one inside is told to stay quiet."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    HTTPXClientInstrumentor().instrument(tracer_provider=provider)
+    try:
+        async with create_async_client(settings_for(peer(answer())), routes=RouteTable.empty()) as client:
+            HTTPXClientInstrumentor.instrument_client(client, tracer_provider=provider)
+            await client.get(URL)
+    finally:
+        HTTPXClientInstrumentor().uninstrument()
+    assert len(exporter.get_finished_spans()) == 1

@@ -50,7 +50,9 @@ def test_spans_are_compressed_if_asked(collector: Any, export: Callable[[dict[st
     assert collector.protocol == "grpc" or collector.requests[0][1]["content-encoding"] == "gzip"
 
 
-def test_empty_variables_count_as_unset(collector: Any, export: Callable[[dict[str, str]], None]) -> None:
+def test_empty_variables_count_as_unset(
+    collector: Any, export: Callable[[dict[str, str]], None], caplog: pytest.LogCaptureFixture
+) -> None:
     """The downward API and templates leave such behind; the SDK stumbles over some of them."""
     empty = (
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -59,10 +61,14 @@ def test_empty_variables_count_as_unset(collector: Any, export: Callable[[dict[s
         "OTEL_EXPORTER_OTLP_TIMEOUT",
         "OTEL_EXPORTER_OTLP_HEADERS",
         "OTEL_TRACES_EXPORTER",
+        "OTEL_TRACES_SAMPLER",
+        "OTEL_BSP_SCHEDULE_DELAY",
+        "OTEL_BSP_MAX_QUEUE_SIZE",
     )
     export({**dict.fromkeys(empty, ""), **collector.environment})
 
     assert len(collector.wait(1)) == 1
+    assert not caplog.records
 
 
 def test_the_endpoint_for_traces_is_taken_as_it_is(

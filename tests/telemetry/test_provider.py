@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -48,6 +50,26 @@ def test_a_process_that_is_no_pod_has_an_instance_of_its_own() -> None:
     resource = attributes(Workload(), {})
 
     assert len(str(resource["service.instance.id"])) == 36
+
+
+@pytest.mark.parametrize(
+    ("value", "sampler"),
+    [
+        (None, "ParentBased{root:AlwaysOnSampler"),
+        ("", "ParentBased{root:AlwaysOnSampler"),
+        ("always_off", "AlwaysOffSampler"),
+    ],
+)
+def test_the_sampler_is_what_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, value: str | None, sampler: str
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", value)
+
+    provider = make_provider(NOTHING, Workload(), dict(os.environ))
+
+    assert provider.sampler.get_description().startswith(sampler)
+    assert not caplog.records
 
 
 def test_the_first_provider_becomes_the_processs() -> None:

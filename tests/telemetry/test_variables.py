@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshaware.errors import SettingsError
-from meshaware.telemetry.variables import declared_resource, excluded_urls, read_plan, sdk_disabled
+from meshaware.telemetry.variables import Batching, declared_resource, excluded_urls, read_plan, sdk_disabled
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -122,6 +122,7 @@ def test_details_of_the_exporter_are_read_with_those_for_traces_first(tmp_path: 
     )
 
     assert (plan.timeout, plan.compression) == (2.5, "gzip")
+    assert plan.batching == Batching(max_queue_size=4096)
 
 
 def test_without_details_the_defaults_of_the_specification_hold() -> None:
@@ -158,6 +159,7 @@ def test_without_details_the_defaults_of_the_specification_hold() -> None:
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "a whole number above 0"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "²", "a whole number above 0"),
         ("OTEL_BSP_SCHEDULE_DELAY", "5s", "a whole number above 0"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "9" * 70, "a whole number above 0"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096", "at most OTEL_BSP_MAX_QUEUE_SIZE, which is 2048"),
     ],
 )
@@ -236,6 +238,11 @@ def test_excluded_urls_are_those_for_fastapi_or_the_general_ones() -> None:
     assert excluded_urls({}) == ""
     assert excluded_urls(general) == "a"
     assert excluded_urls({**general, "OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "b,c"}) == "b,c"
+
+
+def test_an_excluded_url_is_a_regular_expression() -> None:
+    with pytest.raises(SettingsError, match=r"OTEL_PYTHON_EXCLUDED_URLS='\(b' cannot be used: accepted is regular exp"):
+        excluded_urls({"OTEL_PYTHON_EXCLUDED_URLS": "a,(b"})
 
 
 def test_disabled_is_what_the_variable_says() -> None:

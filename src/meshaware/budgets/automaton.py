@@ -56,14 +56,18 @@ class Pattern:
         Unsupported: The pattern is too large, or uses what `re2.parse` does not read.
     """
 
-    __slots__ = ("_maker", "_start")
+    __slots__ = ("_begin", "_maker", "_start")
 
     def __init__(self, pattern: str) -> None:
-        self._maker = _Maker(parse(pattern))
+        node = parse(pattern)
+        self._maker = _Maker(node)
         self._start = self._maker.start()
+        self._begin = _literal(node)[0]
 
     def match(self, text: str) -> bool | None:
         """Whether the whole text matches; None where that is not judged: too long, not ASCII, or too many states."""
+        if not text.startswith(self._begin):
+            return False
         if len(text) > _MAX_TEXT or not text.isascii() or self._maker.overgrown:
             return None
         state = self._start
@@ -166,6 +170,25 @@ class _Maker:
             if kind == _SPLIT or (kind == _BEGIN and begin) or (kind == _END and end):
                 todo.extend(self.targets[step])
         return seen
+
+
+def _literal(node: Node) -> tuple[str, bool]:
+    """The text that every match begins with, and whether it is all there is: most paths are refused by that alone."""
+    match node:
+        case Anchor("begin"):
+            return "", True
+        case Chars(mask) if mask.bit_count() == 1:
+            return chr(mask.bit_length() - 1), True
+        case Sequence(nodes):
+            found = ""
+            for part in nodes:
+                text, whole = _literal(part)
+                found += text
+                if not whole:
+                    return found, False
+            return found, True
+        case _:
+            return "", False
 
 
 def _size(node: Node) -> int:

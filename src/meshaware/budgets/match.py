@@ -22,7 +22,9 @@ Headers = Mapping[str, str] | Callable[[str], str | None]
 """The request's headers: a mapping that is asked by lower-case names, or what answers for a name."""
 
 Request = tuple[str, str, str, str, Headers]
-"""A request: method, `Host` header, path with query, query, headers."""
+"""A request: method, `Host` header, path with query, query, headers. A tuple, as one is made for each call."""
+Condition = Callable[[Request], Verdict]
+Source = Callable[[Request], tuple[str, ...]]
 
 # What the sidecar takes away before it looks for a route: hop-by-hop headers, and what it would take orders from.
 # Source: ConnectionManagerUtility::mutateRequestHeaders and cleanInternalHeaders in Envoy.
@@ -51,40 +53,20 @@ _REMOVED = frozenset({
 })  # fmt: skip
 
 
-class _Asked:
-    """One request, as far as conditions ask about it."""
-
-    __slots__ = ("_get", "_lines", "authority", "method", "path", "query")
-
-    def __init__(self, method: str, authority: str, path: str, query: str, headers: Headers) -> None:
-        self.method = method
-        self.authority = authority
-        self.path = path
-        self.query = query
-        self._get: Callable[[str], str | None] = headers if callable(headers) else headers.get
-        self._lines: Callable[[str], list[str]] | None = getattr(headers, "get_list", None)
-
-    def header(self, name: str) -> tuple[str, ...]:
-        """
-        The values that may be compared for a header: none if it is missing, several where Envoys differ.
-
-        A header given on several lines is one text with commas up to Envoy 1.36; 1.40 compares line by line.
-        """
-        value = self._get(name)
-        if value is None:
-            return ()
-        if self._lines is not None and "," in value:
-            lines = self._lines(name)
-            if len(lines) > 1:
-                return (",".join(lines), *lines)
-        return (value,)
-
-
 class Compiled(NamedTuple):
-    """An entry of a virtual host, ready: the test of its path (None: any path), the other tests, and the route."""
+    """
+    An entry of a virtual host, ready.
+
+    Attributes:
+        path: The test of the path; None if any path will do.
+        condition: The test of all else; None if there is nothing else.
+        route: What is taken if both hold.
+        port: The port that it is for, or 0.
+        why: Why a test may not be able to answer, as far as that is known beforehand.
+    """
 
     path: Callable[[str], Verdict] | None
-    conditions: tuple[Callable[[_Asked], Verdict], ...]
+    condition: Condition | None
     route: Route
     port: int
     why: str
@@ -107,35 +89,23 @@ def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | l
     Returns:
         None if it takes none; a list, in order, of all it might take where that cannot be told.
     """
-    asked: _Asked | None = None
     possible: list[Compiled] = []
     for entry in entries:
-        verdict = True if entry.path is None else entry.path(path)
+        test, condition, route, _, _ = entry
+        verdict = True if test is None else test(path)
         if verdict is False:
             continue
-        if entry.conditions:
-            asked = asked or _Asked(*request)
-            met = _all(entry.conditions, asked)
+        if condition is not None:
+            met = condition(request)
             if met is False:
                 continue
             verdict = verdict and met
         if verdict and not possible:
-            return entry.route
+            return route
         possible.append(entry)
         if verdict:
             break
     return possible or None
-
-
-def _all(conditions: Iterable[Callable[[_Asked], Verdict]], asked: _Asked) -> Verdict:
-    verdict: Verdict = True
-    for condition in conditions:
-        answer = condition(asked)
-        if answer is False:
-            return False
-        if answer is None:
-            verdict = None
-    return verdict
 
 
 def _compile(entry: Entry, *, ignore_parameters: bool) -> Compiled:
@@ -148,7 +118,25 @@ def _compile(entry: Entry, *, ignore_parameters: bool) -> Compiled:
     conditions.extend(_query(query, why) for query in match.query)
     if match.doubt:
         conditions.append(_unknown)
-    return Compiled(path, tuple(conditions), entry.route, match.port, "; ".join(why))
+    return Compiled(path, _together(conditions), entry.route, match.port, "; ".join(why))
+
+
+def _together(conditions: list[Condition]) -> Condition | None:
+    if len(conditions) < 2:
+        return conditions[0] if conditions else None
+    every = tuple(conditions)
+
+    def together(request: Request) -> Verdict:
+        verdict: Verdict = True
+        for condition in every:
+            answer = condition(request)
+            if answer is False:
+                return False
+            if answer is None:
+                verdict = None
+        return verdict
+
+    return together
 
 
 def _unknown(_: object) -> None:
@@ -205,22 +193,22 @@ def _range(wanted: IntegerRange) -> Callable[[str], bool]:
     return test
 
 
-def _header(header: HeaderMatch, why: list[str]) -> Callable[[_Asked], Verdict]:
+def _header(header: HeaderMatch, why: list[str]) -> Condition:
     values = _source(header.name)
     invert = header.invert
     # Envoy makes an identifier where the request has none, and only Envoy knows it then.
     made_by_envoy = header.name == "x-request-id"
     if header.value is None:
 
-        def present(asked: _Asked) -> Verdict:
-            return (made_by_envoy or bool(values(asked))) is not invert
+        def present(request: Request) -> Verdict:
+            return (made_by_envoy or bool(values(request))) is not invert
 
         return present
     test = _range(header.value) if isinstance(header.value, IntegerRange) else _text(header.value, why)
     missing_is_empty = header.missing_is_empty
 
-    def compared(asked: _Asked) -> Verdict:
-        found = values(asked)
+    def compared(request: Request) -> Verdict:
+        found = values(request)
         if not found:
             if made_by_envoy:
                 return None
@@ -240,43 +228,60 @@ def _any(answers: Iterable[Verdict]) -> Verdict:
     return True if True in given else None if None in given else False
 
 
-def _source(name: str) -> Callable[[_Asked], tuple[str, ...]]:
+def _source(name: str) -> Source:
     """Where a condition on a header looks: pseudo-headers, what Envoy removes or sets, or the header itself."""
     source = _SOURCES.get(name)
     if source is not None:
         return source
     if name in _REMOVED or name.startswith(":"):
         return lambda _: ()
-    return lambda asked: asked.header(name)
+    return lambda request: _lines(request, name)
 
 
-def _scheme(asked: _Asked) -> tuple[str, ...]:
+def _lines(request: Request, name: str) -> tuple[str, ...]:
+    """
+    The values that may be compared for a header: none if it is missing, several where Envoys differ.
+
+    A header given on several lines is one text with commas up to Envoy 1.36; 1.40 compares line by line.
+    """
+    headers = request[4]
+    value = headers(name) if callable(headers) else headers.get(name)
+    if value is None:
+        return ()
+    if "," in value and (get_list := getattr(headers, "get_list", None)) is not None:
+        lines: list[str] = get_list(name)
+        if len(lines) > 1:
+            return (",".join(lines), *lines)
+    return (value,)
+
+
+def _scheme(request: Request) -> tuple[str, ...]:
     # The listener is plain HTTP, and believes the application about what was before it.
-    said = asked.header("x-forwarded-proto")
+    said = _lines(request, "x-forwarded-proto")
     return said if said[:1] in (("http",), ("https",)) else ("http",)
 
 
-def _te(asked: _Asked) -> tuple[str, ...]:
-    return tuple(value for value in asked.header("te")[:1] if value.lower() == "trailers")
+def _te(request: Request) -> tuple[str, ...]:
+    return tuple(value for value in _lines(request, "te")[:1] if value.lower() == "trailers")
 
 
-_SOURCES: dict[str, Callable[[_Asked], tuple[str, ...]]] = {
-    ":method": lambda asked: (asked.method,),
-    ":authority": lambda asked: (asked.authority,),
-    "host": lambda asked: (asked.authority,),
-    ":path": lambda asked: (asked.path,),
+_SOURCES: dict[str, Source] = {
+    ":method": lambda request: request[:1],
+    ":authority": lambda request: request[1:2],
+    "host": lambda request: request[1:2],
+    ":path": lambda request: request[2:3],
     ":scheme": _scheme,
     "x-forwarded-proto": _scheme,
     "te": _te,
 }
 
 
-def _query(query: QueryMatch, why: list[str]) -> Callable[[_Asked], Verdict]:
+def _query(query: QueryMatch, why: list[str]) -> Condition:
     name, invert = query.name, query.invert
     test: Callable[[str], Verdict] = _always if query.value is None else _text(query.value, why)
 
-    def matches(asked: _Asked) -> Verdict:
-        for parameter in asked.query.split("&"):
+    def matches(request: Request) -> Verdict:
+        for parameter in request[3].split("&"):
             key, _, value = parameter.partition("=")
             if key == name:
                 return test(value) if not invert else False

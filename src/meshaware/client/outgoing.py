@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from meshaware.budgets import Budget, Route, RouteSource, RouteTable, declared_budget
 from meshaware.client.allowance import Allowance, allow, default_allowances, from_budget
@@ -18,6 +18,7 @@ from meshaware.deadline import current_deadline
 from meshaware.durations import format_duration
 from meshaware.propagation.context import attach
 from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.outside import detach
 
 if TYPE_CHECKING:
     from meshaware.settings import MeshSettings
@@ -66,7 +67,7 @@ class Outgoing:
         plain = url.raw_scheme == b"http"
         authority = next((value for name, value in raw if name.lower() == b"host"), host)
         inside = self._hosts.inside(host) and self._hosts.inside(authority)
-        attached = attach(raw) if inside else raw
+        attached = attach(raw) if inside else detach(raw)
         if attached is not raw:
             headers = type(headers)(attached)
         route = None
@@ -154,12 +155,10 @@ class Outgoing:
         return f"{self._sidecar[0]}:{self._sidecar[1]}"
 
 
-def _copy(request: Any) -> Any:
+def _copy(request: object) -> Any:
     # Neither library has a copy that shares the stream; a shallow one is what every attribute means.
-    kind = cast("type[Any]", type(request))
-    twin: Any = kind.__new__(kind)
-    attributes: dict[str, Any] = vars(twin)
-    attributes.update(vars(request))
+    twin = object.__new__(type(request))
+    vars(twin).update(vars(request))
     return twin
 
 

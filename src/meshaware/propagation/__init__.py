@@ -7,6 +7,7 @@ Which headers of a request go on with the calls it causes, and to whom.
     headers    HeaderSet: which names this service carries
     hosts      HostPolicy: who is inside the mesh
     outgoing   what a request gets, given what it has and what is carried
+    outside    what a request to a host outside the mesh must not take along
     spans      the trace headers of OpenTelemetry's live span
     context    what this task or thread carries: bind_headers, outbound_headers
 

@@ -42,7 +42,7 @@ def span_processors(plan: Plan) -> list[SpanProcessor]:
     return [
         SimpleSpanProcessor(ConsoleSpanExporter())
         if name == "console"
-        else BatchSpanProcessor(_otlp(plan) if name == "otlp" else _installed(name))
+        else BatchSpanProcessor(_otlp(plan) if name == "otlp" else _installed(name), **plan.batching._asdict())
         for name in plan.exporters
     ]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
 from meshaware.telemetry.exporter import span_processors
 from meshaware.telemetry.resource import resource_attributes
@@ -33,7 +34,12 @@ def make_provider(plan: Plan, workload: Workload, environ: Mapping[str, str]) ->
     # variables.
     attributes = resource_attributes(workload, declared_resource(environ))
     processors = span_processors(plan)
-    provider = TracerProvider(resource=Resource.create(dict(attributes)), shutdown_on_exit=False)
+    provider = TracerProvider(
+        # The SDK complains of a variable that is there and empty.
+        sampler=None if environ.get("OTEL_TRACES_SAMPLER") else DEFAULT_ON,
+        resource=Resource.create(dict(attributes)),
+        shutdown_on_exit=False,
+    )
     for processor in processors:
         provider.add_span_processor(processor)
     return provider

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from meshaware.errors import SettingsError
 
 __all__ = [
+    "Batching",
     "Compression",
     "Plan",
     "Protocol",
@@ -38,14 +40,24 @@ _OTLP: Mapping[str, Protocol | None] = {
 _RATIO_SAMPLERS = ("traceidratio", "parentbased_traceidratio")
 _SAMPLERS = ("always_on", "always_off", "parentbased_always_on", "parentbased_always_off", *_RATIO_SAMPLERS)
 _BATCHING = {
-    "OTEL_BSP_MAX_QUEUE_SIZE": 2048,
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 512,
-    "OTEL_BSP_SCHEDULE_DELAY": 5000,
-    "OTEL_BSP_EXPORT_TIMEOUT": 30000,
+    "max_queue_size": "OTEL_BSP_MAX_QUEUE_SIZE",
+    "max_export_batch_size": "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+    "schedule_delay_millis": "OTEL_BSP_SCHEDULE_DELAY",
+    "export_timeout_millis": "OTEL_BSP_EXPORT_TIMEOUT",
 }
+_DIGITS = 10
 _FILES = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
 _DEFAULT_TIMEOUT = 10.0
 _SHOWN = 80
+
+
+class Batching(NamedTuple):
+    """How spans are batched, `OTEL_BSP_*`: the names are those of the SDK's `BatchSpanProcessor`."""
+
+    max_queue_size: int = 2048
+    max_export_batch_size: int = 512
+    schedule_delay_millis: int = 5000
+    export_timeout_millis: int = 30000
 
 
 class Plan(NamedTuple):
@@ -63,6 +75,7 @@ class Plan(NamedTuple):
     timeout: float = _DEFAULT_TIMEOUT
     """Seconds for one export, retries included."""
     compression: Compression = "none"
+    batching: Batching = Batching()
 
     @property
     def target(self) -> str:
@@ -107,10 +120,10 @@ def read_plan(environ: Mapping[str, str]) -> Plan:
             raise _refusal("OTEL_TRACES_EXPORTER", asked, '"none" alone, or the exporters to use without it')
         return Plan((), reason)
     _check_sampler(environ)
-    _check_batching(environ)
+    batching = _batching(environ)
     chosen = [name for name in names if name in _OTLP]
     if not chosen:
-        return Plan(names, reason)
+        return Plan(names, reason, batching=batching)
     if len(chosen) > 1:
         raise _refusal("OTEL_TRACES_EXPORTER", asked, "one OTLP exporter: more would send each span twice")
     protocol = _OTLP[chosen[0]] or _protocol(environ)
@@ -121,6 +134,7 @@ def read_plan(environ: Mapping[str, str]) -> Plan:
         _endpoint(endpoint, endpoint_name, protocol),
         _timeout(environ),
         _checked_details(environ, protocol),
+        batching,
     )
 
 
@@ -149,8 +163,19 @@ def declared_resource(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def excluded_urls(environ: Mapping[str, str]) -> str:
-    """Return regular expressions, with commas between, of URLs whose requests make no server spans."""
-    return _first(environ, ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS"))[0]
+    """
+    Return regular expressions, with commas between, of URLs whose requests make no server spans.
+
+    Raises:
+        SettingsError: One is no regular expression.
+    """
+    value, name = _first(environ, ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS"))
+    for pattern in value.split(","):
+        try:
+            re.compile(pattern.strip())
+        except re.error as error:
+            raise _refusal(name, pattern, f"regular expressions with commas between ({error})") from error
+    return value
 
 
 def _otlp(what: str) -> tuple[str, str]:
@@ -229,18 +254,18 @@ def _check_sampler(environ: Mapping[str, str]) -> None:
         raise _refusal("OTEL_TRACES_SAMPLER_ARG", argument, 'a ratio from "0.0" to "1.0"')
 
 
-def _check_batching(environ: Mapping[str, str]) -> None:
-    sizes = dict(_BATCHING)
-    for name in _BATCHING:
+def _batching(environ: Mapping[str, str]) -> Batching:
+    sizes: dict[str, int] = {}
+    for field, name in _BATCHING.items():
         if value := environ.get(name, "").strip():
-            if not (value.isascii() and value.isdigit() and int(value)):
+            if not (value.isascii() and value.isdigit() and len(value) < _DIGITS and int(value)):
                 raise _refusal(name, value, "a whole number above 0")
-            sizes[name] = int(value)
-    batch, queue = sizes["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"], sizes["OTEL_BSP_MAX_QUEUE_SIZE"]
-    if batch > queue:
-        raise _refusal(
-            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", str(batch), f"at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}"
-        )
+            sizes[field] = int(value)
+    batching = Batching(**sizes)
+    if batching.max_export_batch_size > batching.max_queue_size:
+        limit = f"at most OTEL_BSP_MAX_QUEUE_SIZE, which is {batching.max_queue_size}"
+        raise _refusal("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", str(batching.max_export_batch_size), limit)
+    return batching
 
 
 def _number(text: str) -> float:
