@@ -6,6 +6,11 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# Examples are counted, not timed: a busy machine is no failure.
+settings.register_profile("meshaware", deadline=None)
+settings.load_profile("meshaware")
 
 _CLEARED_PREFIXES = ("MESHAWARE_", "OTEL_", "ISTIO_", "POD_", "KUBERNETES_", "LINKERD_")
 _CLEARED = (

@@ -156,7 +156,7 @@ async def test_readiness_follows_the_sidecar_and_liveness_does_not(sidecar: Side
 async def test_a_sidecar_that_comes_late_is_still_found(sidecar: Sidecar) -> None:
     """The gate gives up, says so, and goes on looking."""
     app = FastAPI()
-    mesh = Mesh(sidecar.settings(ready_timeout=0.05))
+    mesh = Mesh(sidecar.settings(ready_timeout=0))
     mesh.install(app, telemetry=False)
     async with app.router.lifespan_context(app), browser(app) as client:
         with anyio.fail_after(10):

@@ -37,7 +37,7 @@ class Collector:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name)
                 """Progress is printed by the scenes."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

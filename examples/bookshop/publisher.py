@@ -26,7 +26,7 @@ class Publisher:
                 self.end_headers()
                 self.wfile.write(b"ok")
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name)
                 """What came is in `visits`."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -159,7 +159,7 @@ def endless_body(shop: Shop) -> Seen:
     route = None if error is None else error.route
     seen.that(
         f"meshaware: {type(error).__name__} after {took:.2f} s, where route {route!r} allows {budget:.2f} s",
-        issubclass(type(error), httpx.ReadTimeout) and route == "feed" and budget <= took < budget + 0.5,
+        issubclass(type(error), httpx.ReadTimeout) and route == "feed" and budget <= took < budget + 1,
     )
     return seen
 
@@ -211,7 +211,7 @@ def sidecar_returns(shop: Shop) -> Seen:
         return monotonic() - begin
 
     took = shop.wait_for("the storefront to work again", works)
-    seen.that(f"all works {took:.2f} s after the sidecar's return", took < 5)
+    seen.that(f"all works {took:.2f} s after the sidecar's return", took < 10)
     seen.that(f"process {pid} before, {orders.pid} now", orders.runs and orders.pid == pid)
     return seen
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -103,7 +103,7 @@ class Shop(NamedTuple):
 
 
 @contextmanager
-def open_shop() -> Iterator[Shop]:
+def open_shop() -> Generator[Shop]:
     """Start everything but the sidecar of `LATE`, all at once, and end everything."""
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bookshop-")))

@@ -12,7 +12,17 @@ import re
 
 __all__ = ["format_duration", "parse_duration"]
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECOND = 10**9
+_UNITS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": _SECOND,
+    "m": 60 * _SECOND,
+    "h": 3600 * _SECOND,
+}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", re.ASCII)
 _MAX_LENGTH = 64
@@ -37,16 +47,23 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> float:
     if stripped and len(stripped) <= _MAX_LENGTH:
         if bare_seconds and _NUMBER.fullmatch(stripped):
             return float(stripped)
-        seconds, end = 0.0, 0
+        nanoseconds, end = 0, 0
         for part in _PART.finditer(stripped):
             if part.start() != end:
                 break
-            seconds += float(part[1]) * _UNITS[part[2]]
+            nanoseconds += _nanoseconds(part[1], _UNITS[part[2]])
             end = part.end()
-        if end == len(stripped) and math.isfinite(seconds):
-            return seconds
+        if end == len(stripped):
+            return nanoseconds / _SECOND
     wanted = 'a duration such as "250ms", "1.5s" or "1h30m"' + (", or seconds" if bare_seconds else "")
     raise ValueError(f"{text[:_MAX_LENGTH]!r} is not {wanted}")
+
+
+def _nanoseconds(number: str, unit: int) -> int:
+    # Whole numbers as Go has them: summed as floats, "9ms" would not be 0.009.
+    whole, _, fraction = number.partition(".")
+    rest: int = int(fraction or "0") * unit // 10 ** len(fraction)
+    return int(whole or "0") * unit + rest
 
 
 def format_duration(seconds: float) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mesh"]
 
+_LOOK_AGAIN = 1.0
+
 
 class Mesh:
     """
@@ -117,8 +119,9 @@ class Mesh:
             raise failure
 
     async def _follow_sidecar(self) -> None:
-        # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
-        while not await self.gate.async_wait(fatal=False):
+        # The gate says itself that it gave up; a sidecar that comes later is still found.
+        timeout = max(self.settings.ready_timeout, _LOOK_AGAIN)
+        while not await self.gate.async_wait(timeout, fatal=False):
             pass
         if self.gate.flavour.admin_url is None:
             return

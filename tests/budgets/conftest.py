@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pytest
 
@@ -60,7 +60,7 @@ class RunningEnvoy:
         )
         self._said: list[str] = []
         self._started = threading.Event()
-        self._listening = threading.Thread(target=self._listen, args=(self._process.stderr,))
+        self._listening = threading.Thread(target=self._listen, args=(cast("IO[str]", self._process.stderr),))
         self._listening.start()
         if not self._started.wait(_PATIENCE) or self._process.poll() is not None:
             self.stop()
@@ -68,11 +68,12 @@ class RunningEnvoy:
         host, _, port = address.read_text().rpartition(":")
         self._admin = host, int(port)
 
-    def _listen(self, lines: IO[str] | None) -> None:
-        for line in lines or ():
-            self._said.append(line)
-            if "starting workers" in line:
-                self._started.set()
+    def _listen(self, lines: IO[str]) -> None:
+        with lines:
+            for line in lines:
+                self._said.append(line)
+                if "starting workers" in line:
+                    self._started.set()
         self._started.set()
 
     def stop(self) -> None:

@@ -1,10 +1,9 @@
-"""The examples are programs, not packages: a test imports one as Python itself would run it."""
+"""The examples are programs, not packages: a test loads one from its file."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -13,22 +12,22 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def examples() -> Path:
     """The directory of the examples."""
     return EXAMPLES
 
 
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import a module of an example by its path, such as `bookshop/waterfall`."""
+@pytest.fixture(scope="session")
+def load() -> Callable[[str], ModuleType]:
+    """Load a file of the examples that needs no other, such as `bookshop/waterfall.py`."""
 
-    def import_from(path: str) -> ModuleType:
-        directory, _, name = path.rpartition("/")
-        monkeypatch.syspath_prepend(str(EXAMPLES / directory))
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        module = importlib.import_module(name)
-        monkeypatch.delitem(sys.modules, name)
+    def load_from(path: str) -> ModuleType:
+        found = spec_from_file_location(f"example_{Path(path).stem}", EXAMPLES / path)
+        assert found is not None
+        assert found.loader is not None
+        module = module_from_spec(found)
+        found.loader.exec_module(module)
         return module
 
-    return import_from
+    return load_from

@@ -31,7 +31,7 @@ def _sidecar() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name)
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -47,7 +47,7 @@ def _sidecar() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
 
 def test_each_message_goes_on_with_its_own_headers(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
     """Two messages, one of a premium customer: only its call says so."""
-    worker = load("worker")
+    worker = load("worker.py")
     came: list[tuple[str, str | None]] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -206,6 +206,25 @@ def test_baggage_that_only_came_goes_on_verbatim() -> None:
         context.detach(token)
 
 
+def test_baggage_that_an_instrumented_client_wrote_again_is_mended(provider: TracerProvider) -> None:
+    came = "user=alice;meta=1,city=New York,n=1"
+    token = context.attach(W3CBaggagePropagator().extract({"baggage": came}))
+    try:
+        with bind_headers({**INBOUND, "baggage": came}), provider.get_tracer("test").start_as_current_span("call"):
+            carrier = {"accept": "*/*"}
+            propagate.inject(carrier)
+            assert carrier["baggage"] != came
+            sent = attach(as_raw(carrier))
+            by_hand = attach(as_raw({**carrier, "baggage": "mine=1"}))
+    finally:
+        context.detach(token)
+    named = {name.lower(): value for name, value in sent}
+    assert len(named) == len(sent)
+    assert named[b"baggage"] == came.encode()
+    assert named[b"traceparent"] == carrier["traceparent"].encode()
+    assert dict(by_hand)[b"Baggage"] == b"mine=1"
+
+
 @pytest.mark.parametrize("came", [None, "user=alice", "user=bob,n=1"])
 def test_baggage_that_the_application_set_goes_out(came: str | None) -> None:
     before = context.Context() if came is None else W3CBaggagePropagator().extract({"baggage": came})

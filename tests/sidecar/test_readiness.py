@@ -21,7 +21,7 @@ from meshaware.flavours import Detected, Flavour
 from meshaware.settings.model import MeshName
 from meshaware.sidecar import readiness, waiting
 
-SOON = 0.25
+SOON = 0.5
 """How much later than agreed a wait may end on a busy machine."""
 
 Wait = Callable[..., bool]
@@ -169,7 +169,6 @@ def test_without_a_sidecar_it_returns_at_once(
     assert wait(gate)
     assert monotonic() - begin < SOON
     assert gate.state.attempts == 0
-    assert not gate.found_sidecar
     assert caplog.records == []
 
 
@@ -203,7 +202,6 @@ def test_a_ready_sidecar_opens_it_with_one_request(
     assert wait(gate)
     assert sidecar.paths == ["/healthz/ready"]
     assert (gate.state.status, gate.state.reason) == ("open", f"{sidecar.url}: ready")
-    assert gate.found_sidecar
     assert gate.flavour.name == "istio"
     assert caplog.records == []
 
@@ -469,7 +467,6 @@ def test_a_pod_of_which_nothing_is_known_and_where_nothing_answers_has_no_sideca
     state = gate.state
     assert (state.status, state.flavour) == ("open", "none")
     assert state.reason.startswith(f"no sidecar: {refusing}: refused, ")
-    assert not gate.found_sidecar
     assert gate.flavour.name == "none"
     (line,) = caplog.records
     assert line.levelno == logging.INFO

@@ -65,7 +65,7 @@ def ready_at(instant: float, before: str, takes: float = 0.0005) -> Proxy:
     return lambda now: ("ready" if now >= instant else before, takes)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     ready=st.floats(min_value=0, max_value=59),
     before=st.sampled_from(["503", "refused"]),
@@ -87,7 +87,7 @@ def test_a_ready_proxy_is_noticed_within_a_tenth_of_the_wait_and_10_ms(
     assert simulation.room.is_open
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(ready=st.floats(min_value=0.5, max_value=20), waiters=st.integers(min_value=2, max_value=8))
 def test_many_ask_as_often_as_one(ready: float, waiters: int) -> None:
     """The schedule is the gate's: with many waiters the proxy gets the requests that one would make, one at a time."""
@@ -290,7 +290,7 @@ def test_without_an_address_there_is_nothing_to_wait_for() -> None:
     assert room.state(5.0).describe() == {"status": "open", "reason": "not in Kubernetes", "waited_ms": 0}
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     arrivals=st.lists(st.tuples(st.floats(0, 20), st.floats(0.001, 10)), min_size=1, max_size=6),
     said=st.lists(st.sampled_from(["ready", "503", "refused", "404", "silent"]), min_size=1, max_size=40),

@@ -8,12 +8,13 @@ from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
 from meshaware.errors import SettingsError
+from meshaware.settings import Workload
 from meshaware.telemetry import exporter
 from meshaware.telemetry.exporter import span_processors
+from meshaware.telemetry.provider import make_provider
 from meshaware.telemetry.variables import Plan, read_plan
 
 
@@ -24,9 +25,7 @@ def _export(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]
     def export(environ: dict[str, str]) -> None:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
-        provider = TracerProvider(shutdown_on_exit=False)
-        for processor in span_processors(read_plan(environ)):
-            provider.add_span_processor(processor)
+        provider = make_provider(read_plan(environ), Workload(), environ)
         with provider.get_tracer("test").start_as_current_span("reserve"):
             pass
         provider.shutdown()

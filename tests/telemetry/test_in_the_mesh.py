@@ -80,6 +80,20 @@ def test_one_request_makes_one_trace_and_every_header_agrees(
     assert headers["x-request-id"] == "a-request"
 
 
+def test_no_trace_header_leaves_the_mesh(service: Callable[[], FastAPI], sent: Sent, spans: Any) -> None:
+    """OpenTelemetry writes them outside the mesh transport, which has the last word."""
+    trace.set_tracer_provider(spans.provider)
+    app = service()
+    Mesh(SETTINGS).install(app)
+
+    with TestClient(app) as browser:
+        browser.get("/call?url=http://api.example.com/", headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"})
+
+    names = set(sent[0].headers)
+    assert len(spans.finished) == 2
+    assert not {name for name in names if name.startswith(("trace", "x-b3", "b3", "baggage", "x-request-id"))}
+
+
 @pytest.mark.parametrize("first", ["mesh", "telemetry"])
 def test_it_does_not_matter_who_comes_first(service: Callable[[], FastAPI], sent: Sent, spans: Any, first: str) -> None:
     app, mesh = service(), Mesh(SETTINGS)

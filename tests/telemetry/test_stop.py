@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from threading import Event
 
 import pytest
 from fastapi import FastAPI, Request
@@ -94,6 +95,24 @@ def test_the_handler_that_was_there_runs_after_the_flush(telemetry: Telemetry, e
     os.kill(os.getpid(), signal.SIGTERM)
 
     assert events == ["flush", "theirs"]
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_signal_does_not_wait_again_for_what_hangs() -> None:
+    """uvicorn sends itself the signal again after the lifespan, which has waited already."""
+    go, events = Event(), list[str]()
+    provider = Provider(events)
+    provider.force_flush = go.wait  # type: ignore[method-assign,assignment]
+    telemetry = Telemetry("own", "because", tracer_provider=provider)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    flush_at_sigterm(telemetry)
+    assert not telemetry.flush(0.05)
+    provider.force_flush = lambda: events.append("flush")  # type: ignore[method-assign]
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    go.set()
+
+    assert events == []
 
 
 @pytest.mark.usefixtures("handler")

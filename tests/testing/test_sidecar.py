@@ -15,6 +15,7 @@ import pytest
 from meshaware.errors import LocalMeshError, SidecarUnavailable
 from meshaware.sidecar.admin import fetch
 from meshaware.testing import LocalMesh, LocalService
+from meshaware.testing.discovery import Resources, accepted_version
 
 pytestmark = pytest.mark.envoy
 
@@ -160,6 +161,20 @@ def test_an_envoy_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(LocalMeshError, match="was not ready within 300ms; Envoy said last: nothing"):
         mesh.start()
     assert gone(int(pid.read_text()))
+
+
+def test_it_is_asked_until_it_has_what_it_was_given(lone: LocalService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of the old version are no reason to give up."""
+    versions: list[str | None] = []
+
+    def late(resources: Resources, body: bytes) -> str | None:
+        versions.append(accepted_version(resources, body) if len(versions) > 3 else None)
+        return versions[-1]
+
+    monkeypatch.setattr("meshaware.testing.sidecar.accepted_version", late)
+    lone.sidecar.start()
+    assert versions[:4] == [None] * 4
+    assert versions[-1] is not None
 
 
 def test_a_program_that_cannot_be_run_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ Headers = Mapping[str, str] | Callable[[str], str | None]
 Request = tuple[str, str, str, str, Headers]
 """A request: method, `Host` header, path with query, query, headers. A tuple, as one is made for each call."""
 Condition = Callable[[Request], Verdict]
-Source = Callable[[Request], tuple[str, ...]]
+Source = Callable[[Request], tuple[str, ...] | None]
+"""Where a condition on a header finds its values: none, one, more where Envoys differ; None: it cannot be known."""
 
 # What the sidecar takes away before it looks for a route: hop-by-hop headers, and what it would take orders from.
 # Source: ConnectionManagerUtility::mutateRequestHeaders and cleanInternalHeaders in Envoy.
@@ -196,12 +197,13 @@ def _range(wanted: IntegerRange) -> Callable[[str], bool]:
 def _header(header: HeaderMatch, why: list[str]) -> Condition:
     values = _source(header.name)
     invert = header.invert
-    # Envoy makes an identifier where the request has none, and only Envoy knows it then.
+    # Envoy makes an identifier where the request has none or an empty one, and only Envoy knows it then.
     made_by_envoy = header.name == "x-request-id"
     if header.value is None:
 
         def present(request: Request) -> Verdict:
-            return (made_by_envoy or bool(values(request))) is not invert
+            found = values(request)
+            return None if found is None else (made_by_envoy or bool(found)) is not invert
 
         return present
     test = _range(header.value) if isinstance(header.value, IntegerRange) else _text(header.value, why)
@@ -210,7 +212,7 @@ def _header(header: HeaderMatch, why: list[str]) -> Condition:
     def compared(request: Request) -> Verdict:
         found = values(request)
         if not found:
-            if made_by_envoy:
+            if made_by_envoy or found is None:
                 return None
             if not missing_is_empty:
                 return False
@@ -261,8 +263,10 @@ def _scheme(request: Request) -> tuple[str, ...]:
     return said if said[:1] in (("http",), ("https",)) else ("http",)
 
 
-def _te(request: Request) -> tuple[str, ...]:
-    return tuple(value for value in _lines(request, "te")[:1] if value.lower() == "trailers")
+def _te(request: Request) -> tuple[str, ...] | None:
+    # Envoy keeps "trailers" and takes away the rest, or all, depending on its version.
+    said = _lines(request, "te")
+    return said if said in ((), ("trailers",)) else None
 
 
 _SOURCES: dict[str, Source] = {
@@ -271,7 +275,8 @@ _SOURCES: dict[str, Source] = {
     "host": lambda request: request[1:2],
     ":path": lambda request: request[2:3],
     ":scheme": _scheme,
-    "x-forwarded-proto": _scheme,
+    "x-forwarded-proto": lambda request: _lines(request, "x-forwarded-proto") or ("http",),
+    "x-request-id": lambda request: said if any(said := _lines(request, "x-request-id")) else (),
     "te": _te,
 }
 

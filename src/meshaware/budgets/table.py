@@ -188,13 +188,18 @@ class RouteTable:
         if len(found) == 1 and len(paths) == 1:
             route = taken(found[0], bare, (method, host, path, query, headers))
             return self._widest(route) if isinstance(route, list) else route
+        outcomes = [
+            taken(entries, way, (method, host, f"{way}?{query}" if query else way, query, headers))
+            for entries in found
+            for way in paths
+        ]
+        first = outcomes[0]
+        if not isinstance(first, list) and all(outcome is first for outcome in outcomes):
+            return first
         possible: list[Compiled | Route] = []
-        for entries in found:
-            for way in paths:
-                target = f"{way}?{query}" if query else way
-                route = taken(entries, way, (method, host, target, query, headers))
-                possible.extend(route if isinstance(route, list) else () if route is None else (route,))
-        return self._widest(possible) if possible else None
+        for outcome in outcomes:
+            possible.extend(outcome if isinstance(outcome, list) else () if outcome is None else (outcome,))
+        return self._widest(possible)
 
     def _find(self, key: object, host: str, port: int | None) -> tuple[Entries, ...]:
         found = self._choice.find(host, port)
@@ -213,16 +218,14 @@ class RouteTable:
             routes.setdefault(id(route), route)
             if isinstance(each, Compiled) and each.why:
                 reasons.setdefault(each.why)
-        first, *others = routes.values()
-        if not others and not reasons:
-            return first
+        first = next(iter(routes.values()))
         key = tuple(routes)
         known = self._doubtful.get(key)
         if known is not None:
             return known
-        why = "; ".join(reasons) or "the path or a header can be read in more than one way"
+        why = "; ".join(reasons) or "the host, the path or a header can be read in more than one way"
         names = ", ".join(dict.fromkeys(route.name for route in routes.values()))
-        note = f"which route this is cannot be told here ({why}): the largest budget of {names} is taken"
+        note = f"which route is taken cannot be told here ({why}): the largest budget of {names} holds"
         made = Route(
             first.name, largest(route.budget for route in routes.values()), first.origin, first.host, first.action, note
         )

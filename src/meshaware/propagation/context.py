@@ -214,7 +214,12 @@ def _changes(present: Mapping[bytes, bytes]) -> Changes:
         return changes(cargo, present)
     single, multi = wanted_forms(cargo, present)
     live = live_trace_headers(cargo.came, b3=single, multi=multi)
-    return changes(cargo, present, live, live_baggage(cargo.came.get(BAGGAGE)))
+    baggage = live_baggage(cargo.came.get(BAGGAGE))
+    if baggage is None and BAGGAGE in cargo.came and BAGGAGE in present and present[BAGGAGE] == live_baggage(None):
+        # OpenTelemetry wrote again what it read, and what it could not read is lost: what came goes in its place.
+        add, drop = changes(cargo, {name: present[name] for name in present if name != BAGGAGE}, live)
+        return Changes(add, drop | {BAGGAGE})
+    return changes(cargo, present, live, baggage)
 
 
 def _encoded(text: str | bytes) -> bytes:

@@ -22,7 +22,7 @@ _TRACEPARENT = re.compile(
 _MEMBER = rb"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\-.-<>-~]{0,255}[!-+\-.-<>-~]"
 # Possessive, so that long runs of blanks are gone through once.
 _SPACED = rb"[ \t]*+(?:" + _MEMBER + rb")?[ \t]*+"
-_TRACESTATE = re.compile(_SPACED + rb"(?:," + _SPACED + rb")*+")
+_TRACESTATE = re.compile(rb"(?=[, \t]*+[a-z0-9])" + _SPACED + rb"(?:," + _SPACED + rb")*+")
 
 
 match_traceparent = _TRACEPARENT.fullmatch
@@ -35,8 +35,8 @@ def valid_tracestate(value: bytes) -> bool:
 
     Two members of one key pass: a service that only passes the header on must not change it.
     """
-    if value.count(b",") >= _MAX_MEMBERS or not value.strip(b", \t"):
+    if value.count(b",") >= _MAX_MEMBERS:
         members = sum(1 for member in value.split(b",") if member.strip(b" \t"))
-        if not 0 < members <= _MAX_MEMBERS:
+        if members > _MAX_MEMBERS:
             return False
     return _TRACESTATE.fullmatch(value) is not None

@@ -99,11 +99,6 @@ class ReadinessGate:
         """The mesh; `none` also once a sidecar that was merely possible turned out not to exist."""
         return self._room.flavour
 
-    @property
-    def found_sidecar(self) -> bool:
-        """Whether it is open because a proxy beside this process has said that it is ready."""
-        return self.is_open and self.flavour.gates
-
     def wait(self, timeout: float | None = None, *, fatal: bool | None = None) -> bool:
         """
         Wait until the proxy takes calls, and return True.

@@ -103,9 +103,14 @@ class Telemetry:
         """Like `shutdown`, for asyncio and trio; a cancellation does not cut the wait short."""
         return await self._in_thread(self.shutdown, timeout)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a wait was over before what was waited for: to wait again would be in vain."""
+        return self._told and self._errands is not None and self._errands.busy
+
     def leave(self) -> None:
-        """Shut down as the process exits; not where sending hangs already: a second wait would be in vain."""
-        if self._errands is not None and not (self._told and self._errands.busy):
+        """Shut down as the process exits, unless that is stuck."""
+        if not self.stuck:
             self.shutdown()
 
     async def _in_thread(self, work: Any, seconds: float) -> bool:

@@ -57,7 +57,8 @@ def flush_at_sigterm(telemetry: Telemetry) -> None:
         raise SettingsError("sigterm=True cannot be used here: SIGTERM has a handler that was not set from Python")
 
     def handle(number: int, frame: FrameType | None) -> None:
-        telemetry.flush()
+        if not telemetry.stuck:
+            telemetry.flush()
         if callable(previous):
             previous(number, frame)
         elif previous is not signal.SIG_IGN:

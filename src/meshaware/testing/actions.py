@@ -65,7 +65,7 @@ class _Action:
         timeout = rule.seconds("timeout")
         until = "0s" if timeout is None else duration(timeout)
         action: dict[str, Any] = {**self._to(rule), "timeout": until, "max_grpc_timeout": until}
-        policy = retry_policy(rule.fields("retries") if "retries" in rule else None)
+        policy = retry_policy(rule.fields("retries"))
         if policy is not None:
             action["retry_policy"] = policy
         rewrite = rule.fields("rewrite")

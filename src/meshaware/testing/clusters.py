@@ -124,7 +124,7 @@ def _limits(fields: Fields, **names: str) -> dict[str, int]:
 
 
 def _one_of(fields: Fields, name: str, values: Sequence[str]) -> str:
-    value = fields.text(name)
+    value = fields.text(name) or ""
     if value not in values:
         fields.refuse(name, f"LocalMesh supports {', '.join(values)}")
     fields.finish()

@@ -108,8 +108,8 @@ class Fields:
 
     def finish(self, what: str = "LocalMesh does not support this field") -> None:
         """Refuse every field that has not been read."""
-        for name in self._values:
-            if name not in self._read:
+        for name, value in self._values.items():
+            if name not in self._read and value is not None:
                 raise LocalMeshError(f"{self.where}: {self._at(str(name))}: {what}")
 
     def refuse(self, name: str, problem: str) -> NoReturn:

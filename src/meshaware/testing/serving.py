@@ -56,9 +56,7 @@ class AppThread:
             raise LocalMeshError(f"the application of {self._name} did not start within {_STARTS_WITHIN:g} seconds")
         if not self._server.started:
             self.stop()
-            raise LocalMeshError(
-                f"the application of {self._name} did not start: {self._error or 'see its log'}"
-            ) from self._error
+            raise LocalMeshError(f"the application of {self._name} did not start: {self._why()}") from self._error
 
     def stop(self) -> None:
         """Shut down; connections that are still open after a while are cut."""
@@ -68,6 +66,11 @@ class AppThread:
             self._server.force_exit = True
             self._thread.join(_STOPS_WITHIN)
         self._socket.close()
+
+    def _why(self) -> str:
+        if self._error is None or isinstance(self._error, SystemExit):
+            return "the log of uvicorn says why"
+        return f"{type(self._error).__name__}: {self._error}"
 
     def _run(self) -> None:
         try:
