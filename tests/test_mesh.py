@@ -153,15 +153,30 @@ async def test_readiness_follows_the_sidecar_and_liveness_does_not(sidecar: Side
 
 
 @pytest.mark.anyio
-async def test_a_sidecar_that_comes_late_is_still_found(sidecar: Sidecar) -> None:
-    """The gate gives up, says so, and goes on looking."""
+async def test_a_sidecar_that_comes_late_is_still_found(sidecar: Sidecar, caplog: pytest.LogCaptureFixture) -> None:
+    """The gate gives up and says so, once; the mesh goes on looking."""
+
+    def given_up() -> list[str]:
+        return [record.message for record in caplog.records if "is not ready after" in record.message]
+
     app = FastAPI()
-    mesh = Mesh(sidecar.settings(ready_timeout=0))
-    mesh.install(app, telemetry=False)
+    Mesh(sidecar.settings(ready_timeout=0.05)).install(app, telemetry=False)
     async with app.router.lifespan_context(app), browser(app) as client:
         with anyio.fail_after(10):
-            while mesh.gate.state.status != "failed":
+            while not given_up():
                 await anyio.sleep(0.01)
+        assert (await client.get("/readyz")).status_code == 503
+        sidecar.ready = True
+        await until_ready(client)
+    assert len(given_up()) == 1
+
+
+@pytest.mark.anyio
+async def test_a_mesh_that_gives_up_at_once_looks_on_all_the_same(sidecar: Sidecar) -> None:
+    """No time to wait means no error, not a busy loop."""
+    app = FastAPI()
+    Mesh(sidecar.settings(ready_timeout=0)).install(app, telemetry=False)
+    async with app.router.lifespan_context(app), browser(app) as client:
         assert (await client.get("/readyz")).status_code == 503
         sidecar.ready = True
         await until_ready(client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Unpack
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from meshaware.telemetry import Telemetry
 
 __all__ = ["Mesh"]
-
-_LOOK_AGAIN = 1.0
 
 
 class Mesh:
@@ -119,10 +118,9 @@ class Mesh:
             raise failure
 
     async def _follow_sidecar(self) -> None:
-        # The gate says itself that it gave up; a sidecar that comes later is still found.
-        timeout = max(self.settings.ready_timeout, _LOOK_AGAIN)
-        while not await self.gate.async_wait(timeout, fatal=False):
-            pass
+        # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
+        if not await self.gate.async_wait(fatal=False):
+            await self.gate.async_wait(math.inf, fatal=False)
         if self.gate.flavour.admin_url is None:
             return
         if isinstance(self.routes, SidecarRoutes):

@@ -20,6 +20,56 @@ _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_man
 _ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 
+# Pattern, texts that match in full, texts that do not.
+_RE2_PATTERNS: list[tuple[str, list[str], list[str]]] = [
+    ("/items/[0-9]+", ["/items/42"], ["/items/", "/items/4x", "/items/42/"]),
+    ("^(.*?;)?(user=dev-123)(;.*)?$", ["user=dev-123", "a=1;user=dev-123;b"], ["user=dev-1234", "xuser=dev-123"]),
+    ("a|bc|", ["a", "bc"], ["b", "abc"]),
+    ("(?:a|b)*c", ["c", "abac"], ["ab", "cc"]),
+    ("^a$|b", ["a", "b"], ["ab"]),
+    ("a^b", [], ["ab"]),
+    (r"\Aab\z", ["ab"], ["abc"]),
+    ("x{2}", ["xx"], ["x", "xxx"]),
+    ("x{2,}", ["xx", "xxxx"], ["x"]),
+    ("x{1,3}y", ["xy", "xxxy"], ["y", "xxxxy"]),
+    ("x{,3}", ["x{,3}"], ["x", "xx"]),
+    ("x{a}", ["x{a}"], ["x"]),
+    ("x{2", ["x{2"], ["xx"]),
+    ("x{0}", [], ["x"]),
+    ("a+?b??", ["a", "aab"], ["b", "abb"]),
+    ("(?i)ab[c-e]", ["AbD", "abc"], ["abf"]),
+    ("a(?i:b)c", ["aBc"], ["ABc", "abC"]),
+    ("a(?i)b|c", ["aB", "C"], ["Ab"]),
+    ("((?i)a)b", ["Ab"], ["aB"]),
+    ("(?i-s:a.)", ["Ax"], ["xa"]),
+    ("(?U)a+", ["aa"], ["b"]),
+    ("(?s)a.b|(?-s)a.c", ["axb", "axc"], ["ab"]),
+    ("(?P<name>a)(b)", ["ab"], ["a"]),
+    (r"\d\D\w\W\s\S", ["1a_- x"], ["aa_- x", "1a_a x"]),
+    ("[[:alpha:][:digit:]_]+", ["aZ9_"], ["-"]),
+    ("[[:^digit:]]", ["x"], ["1"]),
+    ("[^a-c]", ["d", "-"], ["a"]),
+    ("[]a]+", ["]a"], ["b"]),
+    ("[^]a]", ["b"], ["]"]),
+    ("[a-]+", ["a-"], ["b"]),
+    ("[-a]+", ["a-"], ["b"]),
+    (r"[\d.\-\]]+", ["1.-]"], ["a"]),
+    (r"[\x41-\x{43}]", ["A", "C"], ["D"]),
+    (r"\x2f\.\*\_", ["/.*_"], ["/x*_"]),
+    (r"\Qa.b", ["a.b"], ["axb"]),
+    (r"\Q*\Eb", ["*b"], ["b"]),
+    (r"a\tb", ["a\tb"], ["atb"]),
+    ("a.b", ["axb"], ["ab"]),
+    (".*é.*", [], ["e"]),
+    ("((a{2}){2}b)?", ["aaaab"], ["aab"]),
+]
+
+
+@pytest.fixture(scope="session")
+def re2_patterns() -> list[tuple[str, list[str], list[str]]]:
+    """Patterns of RE2 with texts that match in full, and texts that do not."""
+    return _RE2_PATTERNS
+
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., RouteTable]:

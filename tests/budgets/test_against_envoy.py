@@ -6,12 +6,14 @@ import http.client
 import random
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from meshaware.budgets import RouteTable
+from meshaware.budgets import Budget, RouteTable
+from meshaware.errors import ConfigDumpError
 
 pytestmark = pytest.mark.envoy
 
@@ -191,3 +193,100 @@ def test_the_same_request_takes_the_same_route(
             sure += 1
             assert (None if ours is None else ours.name) == said, request
     assert sure > _REQUESTS * 0.7
+
+
+def test_a_pattern_means_what_it_means_to_envoy(
+    start_envoy: Callable[..., Any], re2_patterns: list[tuple[str, list[str], list[str]]]
+) -> None:
+    """Every pattern on every one of the texts, as a condition on a header."""
+    patterns = [pattern for pattern, _, _ in re2_patterns]
+    texts = sorted({text.strip() for _, matching, other in re2_patterns for text in (*matching, *other)})
+    routes = [
+        _answering(str(number), {"path": f"/{number}", "headers": [_matches("x-text", pattern)]})
+        for number, pattern in enumerate(patterns)
+    ]
+    config = {"name": "outbound", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}
+    envoy = start_envoy(config)
+    table = RouteTable.from_config_dump(envoy.admin("/config_dump"))
+    with closing(envoy.connect("outbound")) as connection:
+        for number, pattern in enumerate(patterns):
+            for text in texts:
+                said = _ask(connection, ("GET", "inventory", f"/{number}", [("x-text", text)]))
+                ours = table.match("GET", f"http://inventory/{number}", {"x-text": text})
+                assert (None if ours is None else ours.name) == said, (pattern, text)
+
+
+def _matches(name: str, pattern: str) -> dict[str, Any]:
+    return {"name": name, "string_match": {"safe_regex": {"regex": pattern}}}
+
+
+def test_budgets_are_read_as_envoy_prints_them(start_envoy: Callable[..., Any]) -> None:
+    """All that bounds a call, from both shapes of the dump; connect timeouts are in the full one only."""
+    fault = {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"}
+    route = {
+        "name": "all",
+        "match": {"prefix": "/"},
+        "route": {
+            "cluster": "upstream",
+            "timeout": "2.5s",
+            "retry_policy": {
+                "retry_on": "reset,retriable-status-codes",
+                "retriable_status_codes": [503],
+                "num_retries": 3,
+                "per_try_timeout": "0.25s",
+                "retry_back_off": {"base_interval": "0.1s"},
+            },
+        },
+        "typed_per_filter_config": {
+            "envoy.filters.http.fault": {**fault, "delay": {"fixed_delay": "1.25s", "percentage": {"numerator": 50}}}
+        },
+    }
+    silent = {"name": "silent", "match": {"prefix": "/silent"}, "route": {"cluster": "upstream"}}
+    unbounded = {
+        "name": "unbounded",
+        "match": {"prefix": "/unbounded"},
+        "route": {"cluster": "upstream", "timeout": "0s"},
+    }
+    config = {
+        "name": "8080",
+        "virtual_hosts": [{"name": "shop", "domains": ["inventory"], "routes": [silent, unbounded, route]}],
+        "ignore_port_in_host_matching": True,
+    }
+    envoy = start_envoy(config)
+    flat = RouteTable.from_config_dump(envoy.admin("/config_dump?resource=dynamic_route_configs"))
+    full = RouteTable.from_config_dump(envoy.admin("/config_dump"))
+    read = [(route.name, route.budget) for route in flat]
+    assert read == [
+        ("silent", Budget(timeout=15.0)),
+        ("unbounded", Budget()),
+        (
+            "all",
+            Budget(
+                timeout=2.5,
+                attempts=3,
+                per_try_timeout=0.25,
+                retry_on={"reset", "503"},
+                backoff=0.1,
+                delay=1.25,
+            ),
+        ),
+    ]
+    assert [(route.name, route.budget) for route in full] == [
+        (name, replace(budget, connect_timeout=1.5)) for name, budget in read
+    ]
+    assert [route.origin for route in full] == ["sidecar: route configuration 8080"] * 3
+    for table in (flat, full):
+        taken = table.match("GET", "http://inventory:8080/items")
+        assert taken is not None
+        assert taken.name == "all"
+        assert table.match("GET", "http://inventory/items") is None
+
+
+def test_an_envoy_without_http_has_an_empty_table(start_envoy: Callable[..., Any]) -> None:
+    """Its full dump has no section of routes, and what it answers to a question about them is no dump."""
+    envoy = start_envoy()
+    assert len(RouteTable.from_config_dump(envoy.admin("/config_dump"))) == 0
+    with pytest.raises(ConfigDumpError, match=r"is not JSON: .*dynamic_route_configs not found"):
+        RouteTable.from_config_dump(envoy.admin("/config_dump?resource=dynamic_route_configs"))
+    with pytest.raises(ConfigDumpError, match="is cut off after"):
+        RouteTable.from_config_dump(envoy.admin("/config_dump")[:-100])

@@ -13,7 +13,10 @@ from meshaware.testing.processes import ProcessGroup, end
 
 def test_closing_the_group_ends_what_is_left_in_it(tmp_path: Path) -> None:
     """And collects its output meanwhile."""
-    group, log = ProcessGroup(), tmp_path / "log"
+    own, log = tmp_path / "own", tmp_path / "log"
+    own.mkdir()
+    (own / "file").touch()
+    group = ProcessGroup(own)
     process = group.spawn(["sh", "-c", "echo out; echo err >&2; exec sleep 60"], log=log)
     deadline = time.monotonic() + 5
     while log.read_text() != "out\nerr\n" and time.monotonic() < deadline:
@@ -21,17 +24,19 @@ def test_closing_the_group_ends_what_is_left_in_it(tmp_path: Path) -> None:
     group.close()
     assert process.wait(5) == -9
     assert log.read_text() == "out\nerr\n"
+    assert not own.exists()
     group.close()
 
 
-def test_a_group_without_processes_has_no_watcher() -> None:
-    ProcessGroup().close()
+def test_a_group_without_processes_has_no_watcher(tmp_path: Path) -> None:
+    ProcessGroup(tmp_path).close()
+    assert tmp_path.exists()
 
 
 def test_a_process_gets_nothing_of_the_tests_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But its PATH."""
     monkeypatch.setenv("HTTP_PROXY", "http://proxy")
-    group, log = ProcessGroup(), tmp_path / "log"
+    group, log = ProcessGroup(tmp_path / "own"), tmp_path / "log"
     group.spawn(["env"], log=log).wait(5)
     group.close()
     assert "HTTP_PROXY" not in log.read_text()

@@ -13,6 +13,7 @@ from meshaware.testing.manifests import Manifest
 from meshaware.testing.routes import check_routes, route_configuration
 from meshaware.testing.view import Client, View
 
+TO = "route: [{destination: {host: inventory}}]"
 Read = Callable[..., list[Manifest]]
 DEFAULT_RETRIES = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 
@@ -173,11 +174,11 @@ http:
   route: [{destination: {host: inventory}}]
 """
     routes = routes_of(read(spec), view)
-    assert [route.get("name") for route in routes] == ["rule.entry", "rule", "rule", "alone"]
+    assert [route.get("name") for route in routes] == ["rule.entry", "rule", "rule", ".alone"]
     assert [route["match"] for route in routes] == [
         {"path": "/a", "case_sensitive": True},
         {"prefix": "/b", "case_sensitive": False},
-        {"safe_regex": {"regex": "/c.*"}},
+        {"safe_regex": {"regex": "/c.*"}, "case_sensitive": True},
         {"prefix": "/", "case_sensitive": True},
     ]
 
@@ -198,8 +199,81 @@ http:
         {"name": "outbound|8080|v1|inventory.shop.svc.cluster.local", "weight": 1},
         {"name": "outbound|9090||inventory.shop.svc.cluster.local", "weight": 2},
         {"name": "outbound|8080||unknown.shop.svc.cluster.local", "weight": 3},
-        {"name": "outbound|8080||other.example.com", "weight": 0},
     ]
+
+
+@pytest.mark.parametrize("first", ["", "match: [{uri: {prefix: /}}], ", "match: [{}, {uri: {exact: /a}}], "])
+def test_what_comes_after_a_rule_that_takes_everything_is_left_out(read: Read, view: View, first: str) -> None:
+    """But checked."""
+    rest = "{match: [{method: {exact: PUT}}], directResponse: {status: 202}}"
+    spec = f"hosts: [inventory]\nhttp: [{{{first}directResponse: {{status: 201}}}}, {rest}]"
+    assert statuses(read(spec), view) == [201]
+    with pytest.raises(LocalMeshError, match=r"spec\.http\[1\]\.corsPolicy"):
+        check_routes(read(spec.replace("{status: 202}", "{status: 202}, corsPolicy: {}")), view)
+
+
+def test_a_virtual_service_none_of_whose_rules_concern_a_client_is_as_absent(read: Read, view: View) -> None:
+    """For a service its default route; a host that is none is not routed."""
+    spec = "hosts: [inventory, a.example]\nhttp: [{match: [{sourceNamespace: x}], directResponse: {status: 201}}]"
+    (route,) = routes_of(read(spec), view)
+    assert route["name"] == "default"
+    assert host_of(read(spec), view, "a.example") is None
+
+
+def test_an_operation_is_named_by_host_port_and_path(read: Read, view: View) -> None:
+    """Or by the VirtualService, where there is no single host."""
+    to = "{destination: {host: inventory, port: {number: 90}}, weight: 1}"
+    spec = f"""
+hosts: [inventory]
+http:
+- {{match: [{{uri: {{exact: /a}}}}, {{uri: {{prefix: /b}}}}, {{uri: {{regex: /c+}}}}], route: [{to}]}}
+- {{route: [{to}, {to}]}}
+"""
+    host = "inventory.shop.svc.cluster.local:90"
+    assert [route["decorator"]["operation"] for route in routes_of(read(spec), view)] == [
+        f"{host}/a",
+        f"{host}/b*",
+        f"{host}/c+",
+        "it:8080/*",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "authority"),
+    [
+        ("rewrite: {authority: a}, headers: {request: {set: {host: b}}}, route: [{%s}]", "a"),
+        ("headers: {request: {set: {host: b}, add: {Host: c}}}, route: [{%s}]", "b"),
+        ("headers: {request: {add: {Host: c}}}, route: [{%s}]", "c"),
+        ("headers: {request: {add: {Host: c}}}, route: [{%s, headers: {request: {set: {host: d}}}}]", "c"),
+        ("route: [{%s, headers: {request: {set: {host: d}}}}]", "d"),
+        ("route: [{%s, headers: {response: {set: {host: d}}}}]", None),
+    ],
+)
+def test_of_several_authorities_one_wins(read: Read, view: View, rule: str, authority: str | None) -> None:
+    """The rewrite's, then the rule's, then the destination's."""
+    spec = f"hosts: [inventory]\nhttp: [{{{rule % 'destination: {host: inventory}'}}}]"
+    (route,) = routes_of(read(spec), view)
+    assert route["route"].get("host_rewrite_literal") == authority
+    assert "response_headers_to_add" not in route
+
+
+def test_what_the_one_destination_does_to_headers_comes_after_what_the_rule_does(read: Read, view: View) -> None:
+    """On the same route; of several, each on its own."""
+    one = "{destination: {host: inventory}, weight: 1, headers: {request: {set: {b: '2', host: x}, remove: [host, c]}}}"
+    spec = "hosts: [inventory]\nhttp: [{headers: {request: {set: {a: '1'}}}, route: [%s]}]"
+    (route,) = routes_of(read(spec % one), view)
+    assert [each["header"]["key"] for each in route["request_headers_to_add"]] == ["a", "b"]
+    assert route["request_headers_to_remove"] == ["c"]
+    (route,) = routes_of(read(spec % f"{one}, {one}"), view)
+    assert [each["header"]["key"] for each in route["request_headers_to_add"]] == ["a"]
+    (cluster, _) = route["route"]["weighted_clusters"]["clusters"]
+    assert (cluster["host_rewrite_literal"], cluster["request_headers_to_remove"]) == ("x", ["c"])
+
+
+def test_a_mirror_of_nothing_is_none(read: Read, view: View) -> None:
+    spec = "hosts: [inventory]\nhttp: [{mirror: {host: a}, mirrorPercentage: {value: 0}, %s}]" % TO
+    (route,) = routes_of(read(spec), view)
+    assert "request_mirror_policies" not in route["route"]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +336,8 @@ def test_faults_and_their_shares(read: Read, view: View) -> None:
     spec = """
 hosts: [inventory]
 http:
-- fault: {delay: {fixedDelay: 7s, percentage: {value: 0.1}}, abort: {httpStatus: 500}}
+- match: [{uri: {exact: /a}}]
+  fault: {delay: {fixedDelay: 7s, percentage: {value: 0.1}}, abort: {httpStatus: 500}}
   route: [{destination: {host: inventory}}]
 - fault: {delay: {fixedDelay: 1s, percent: 50}, abort: {httpStatus: 500, percentage: {}}}
   route: [{destination: {host: inventory}}]
@@ -305,14 +380,8 @@ http:
         "port_redirect": 8443,
     }
     assert gone["direct_response"] == {"status": 410, "body": {"inline_string": ""}}
-    assert old["route"]["regex_rewrite"] == {"pattern": {"regex": "/old.*"}, "substitution": "/new"}
-    assert old["route"]["weighted_clusters"]["clusters"] == [
-        {
-            "name": "outbound|8080||inventory.shop.svc.cluster.local",
-            "weight": 100,
-            "host_rewrite_literal": "b.example",
-        }
-    ]
+    assert old["route"]["prefix_rewrite"] == "/new"
+    assert (old["route"]["host_rewrite_literal"], "cluster" in old["route"]) == ("b.example", True)
     assert host["route"]["host_rewrite_literal"] == "c.example"
     assert last["route"]["host_rewrite_literal"] == "d.example"
     overwrite, append = "OVERWRITE_IF_EXISTS_OR_ADD", "APPEND_IF_EXISTS_OR_ADD"
@@ -323,9 +392,6 @@ http:
         each["runtime_fraction"]["default_value"]["numerator"] for each in last["route"]["request_mirror_policies"]
     ]
     assert shares == [100_000, 1_000_000]
-
-
-TO = "route: [{destination: {host: inventory}}]"
 
 
 @pytest.mark.parametrize(

@@ -47,4 +47,7 @@ async def _sidecar(request: Any, error: Exception) -> ErrorReply:
     return ErrorReply(503, "The service mesh is not available at the moment.")
 
 
-ERROR_HANDLERS: Mapping[type[Exception], Callable[..., Any]] = {DeadlineExceeded: _deadline, SidecarUnavailable: _sidecar}
+ERROR_HANDLERS: Mapping[type[Exception], Callable[..., Any]] = {
+    DeadlineExceeded: _deadline,
+    SidecarUnavailable: _sidecar,
+}

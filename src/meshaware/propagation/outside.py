@@ -28,12 +28,10 @@ def detach(raw: Sequence[Pair]) -> Sequence[Pair]:
     """
     if not tracing_loaded():
         return raw
-    live = live_trace_headers({}, b3=True, multi=True)
-    if live is None:
-        return raw
     present = {name.lower(): value for name, value in raw}
     drop: set[bytes] = set()
-    if any(name in present and present[name] == live[name] for name in _POSITIONS):
+    live = live_trace_headers({}, b3=True, multi=True)
+    if live is not None and any(name in present and present[name] == live[name] for name in _POSITIONS):
         drop |= _WRITTEN
     baggage = present.get(BAGGAGE)
     if baggage is not None and baggage == live_baggage(None):

@@ -27,8 +27,12 @@ def _or_none(read: Callable[[object], str]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else read(value))
 
 
+def _plain(pairs: Mapping[str, str]) -> dict[str, str]:
+    return dict(pairs)
+
+
 _Text = Annotated[str | None, _or_none(read_text)]
-_Pairs = Annotated[Mapping[str, str], PlainValidator(read_pairs), PlainSerializer(dict[str, str])]
+_Pairs = Annotated[Mapping[str, str], PlainValidator(read_pairs), PlainSerializer(_plain)]
 
 
 class Workload(BaseModel):

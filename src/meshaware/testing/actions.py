@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshaware.testing.fields import Fields
+from meshaware.testing.headers import Operations, header_operations
 from meshaware.testing.retries import duration, retry_policy
 from meshaware.testing.view import DEFAULT_PORT, View, cluster_name
 
@@ -29,7 +30,7 @@ def forward(cluster: str) -> dict[str, Any]:
 
 def fill_route(route: dict[str, Any], rule: Fields, view: View, namespace: str, host: str) -> None:
     """
-    Put the action of one `http[]` rule into an Envoy route, which has its `match` already.
+    Put the action of one `http[]` rule into an Envoy route.
 
     Args:
         route: The Envoy route.
@@ -37,19 +38,19 @@ def fill_route(route: dict[str, Any], rule: Fields, view: View, namespace: str, 
         view: The mesh as the sending workload sees it.
         namespace: The VirtualService's.
         host: The host that the route is for, whose port counts where a destination names none.
+
+    Raises:
+        LocalMeshError: The rule has a field that is not supported, or that Istio would refuse.
     """
-    headers = rule.fields("headers")
+    operations = header_operations(rule.fields("headers"))
+    operations.put_into(route)
     redirect, answer = rule.fields("redirect"), rule.fields("directResponse")
     if redirect is not None:
         route["redirect"] = _redirect(redirect)
     elif answer is not None:
         route["direct_response"] = _direct_response(answer)
     else:
-        route["route"] = _Action(view, namespace, host).build(rule, route["match"])
-    if headers is not None:
-        authority = _header_operations(headers, route)
-        if authority and "route" in route:
-            route["route"]["host_rewrite_literal"] = authority
+        _Action(view, namespace, host).fill(route, rule, operations.authority)
     fault = rule.fields("fault")
     if fault is not None:
         route["typed_per_filter_config"] = {_FAULT: {"@type": _FAULT_TYPE, **_fault(fault)}}
@@ -61,42 +62,53 @@ class _Action:
     def __init__(self, view: View, namespace: str, host: str) -> None:
         self._view, self._namespace, self._host = view, namespace, host
 
-    def build(self, rule: Fields, match: dict[str, Any]) -> dict[str, Any]:
+    def fill(self, route: dict[str, Any], rule: Fields, authority: str) -> None:
         timeout = rule.seconds("timeout")
         until = "0s" if timeout is None else duration(timeout)
-        action: dict[str, Any] = {**self._to(rule), "timeout": until, "max_grpc_timeout": until}
-        policy = retry_policy(rule.fields("retries"))
-        if policy is not None:
-            action["retry_policy"] = policy
+        action: dict[str, Any] = {"timeout": until, "max_grpc_timeout": until}
+        route["route"] = action
         rewrite = rule.fields("rewrite")
         if rewrite is not None:
-            action |= _rewrite(rewrite, match)
+            authority = _rewrite(rewrite, action) or authority
+        if authority:
+            action["host_rewrite_literal"] = authority
         mirrors = self._mirrors(rule)
         if mirrors:
             action["request_mirror_policies"] = mirrors
-        return action
+        self._to(rule, route, action)
+        policy = retry_policy(rule.fields("retries"))
+        if policy is not None:
+            action["retry_policy"] = policy
 
-    def _to(self, rule: Fields) -> dict[str, Any]:
-        routes = rule.items("route")
-        if not routes:
+    def _to(self, rule: Fields, route: dict[str, Any], action: dict[str, Any]) -> None:
+        targets = [self._target(destination) for destination in rule.items("route")]
+        if not targets:
             rule.refuse("route", "a rule needs a route, a redirect or a directResponse")
-        targets: list[dict[str, Any]] = []
-        for route in routes:
-            target: dict[str, Any] = {"name": self._cluster(route), "weight": route.integer("weight") or 0}
-            headers = route.fields("headers")
-            if headers is not None:
-                authority = _header_operations(headers, target)
-                if authority:
-                    target["host_rewrite_literal"] = authority
-            route.finish()
-            targets.append(target)
-        if len(targets) == 1 and len(targets[0]) == 2:
-            return {"cluster": targets[0]["name"]}
         if len(targets) == 1:
-            targets[0]["weight"] = 100
-        if not sum(target["weight"] for target in targets):
+            # Istio does what one destination says on the route itself; the route's own authority wins.
+            cluster, _, operations = targets[0]
+            action["cluster"] = cluster
+            operations.put_into(route)
+            if operations.authority:
+                action.setdefault("host_rewrite_literal", operations.authority)
+            return
+        weighted: list[dict[str, Any]] = []
+        for cluster, weight, operations in targets:
+            target: dict[str, Any] = {"name": cluster, "weight": weight}
+            operations.put_into(target)
+            if operations.authority:
+                target["host_rewrite_literal"] = operations.authority
+            if weight:
+                weighted.append(target)
+        if not weighted:
             rule.refuse("route", "the weights of several destinations add up to 0")
-        return {"weighted_clusters": {"clusters": targets}}
+        action["weighted_clusters"] = {"clusters": weighted}
+
+    def _target(self, route: Fields) -> tuple[str, int, Operations]:
+        operations = header_operations(route.fields("headers"))
+        target = self._cluster(route), route.integer("weight") or 0, operations
+        route.finish()
+        return target
 
     def _cluster(self, holder: Fields, field: str = "destination") -> str:
         destination = holder.fields(field)
@@ -123,8 +135,9 @@ class _Action:
         listed = [(mirror, "destination", "percentage") for mirror in rule.items("mirrors")]
         policies: list[dict[str, Any]] = []
         for holder, field, percentage in whole + listed:
-            share = _percentage(holder, percentage)
-            policies.append({"cluster": self._cluster(holder, field), "runtime_fraction": {"default_value": share}})
+            share, cluster = _percentage(holder, percentage), self._cluster(holder, field)
+            if share["numerator"]:
+                policies.append({"cluster": cluster, "runtime_fraction": {"default_value": share}})
             if holder is not rule:
                 holder.finish()
         return policies
@@ -156,48 +169,17 @@ def _direct_response(answer: Fields) -> dict[str, Any]:
     return {"status": status, "body": {"inline_string": text or ""}}
 
 
-def _rewrite(rewrite: Fields, match: dict[str, Any]) -> dict[str, Any]:
-    uri, authority, pattern = (
-        rewrite.text("uri"),
-        rewrite.text("authority"),
-        rewrite.fields("uriRegexRewrite"),
-    )
+def _rewrite(rewrite: Fields, action: dict[str, Any]) -> str | None:
+    """Put the rewriting of the path into the action; return the new authority."""
+    uri, authority, pattern = rewrite.text("uri"), rewrite.text("authority"), rewrite.fields("uriRegexRewrite")
     rewrite.finish()
-    result: dict[str, Any] = {}
-    if authority:
-        result["host_rewrite_literal"] = authority
     if pattern is not None:
         regex, substitution = pattern.text("match") or "", pattern.text("rewrite") or ""
         pattern.finish()
-        result["regex_rewrite"] = {"pattern": {"regex": regex}, "substitution": substitution}
-    elif uri and "safe_regex" in match:
-        result["regex_rewrite"] = {"pattern": match["safe_regex"], "substitution": uri}
+        action["regex_rewrite"] = {"pattern": {"regex": regex}, "substitution": substitution}
     elif uri:
-        result["prefix_rewrite"] = uri
-    return result
-
-
-def _header_operations(headers: Fields, target: dict[str, Any]) -> str | None:
-    """Put the operations into a route or a weighted cluster; return what `Host` is to be, if anything."""
-    authority: str | None = None
-    for side in ("request", "response"):
-        operations = headers.fields(side)
-        if operations is None:
-            continue
-        adding: list[dict[str, Any]] = []
-        for verb, action in (("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD")):
-            for name, value in operations.pairs(verb).items():
-                if side == "request" and name.lower() in {"host", ":authority"}:
-                    authority = value
-                    continue
-                adding.append({"header": {"key": name, "value": value}, "append_action": action})
-        removing = operations.texts("remove")
-        operations.finish()
-        if adding:
-            target[f"{side}_headers_to_add"] = adding
-        if removing:
-            target[f"{side}_headers_to_remove"] = removing
-    headers.finish()
+        # Of a match by regular expression Envoy replaces all that it matched, which is the whole path.
+        action["prefix_rewrite"] = uri
     return authority
 
 

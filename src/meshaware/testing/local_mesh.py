@@ -79,7 +79,7 @@ class LocalMesh:
         check(self._manifests, namespace, cluster_domain)
         self._members: list[Member] = []
         self._temporary = tempfile.TemporaryDirectory(prefix="meshaware-")
-        self._group = ProcessGroup()
+        self._group = ProcessGroup(Path(self._temporary.name))
         self._state: _State = "new"
         self._lock = threading.RLock()
 

@@ -12,6 +12,7 @@ __all__ = ["EVERYTHING", "route_match"]
 EVERYTHING: dict[str, Any] = {"prefix": "/"}
 # Envoy routes see these as headers.
 _PSEUDO = {"method": ":method", "authority": ":authority", "scheme": ":scheme"}
+_PATHS = {"exact": "path", "prefix": "prefix"}
 # Istio's way to write "is there, whatever it is".
 _ANY_VALUE = "*"
 
@@ -26,8 +27,8 @@ def route_match(match: Fields, view: View, port: int) -> dict[str, Any] | None:
     concerns = _concerns(match, view, port)
     match.text("name")
     result = _path(match)
-    headers = _pseudo_headers(match) + _headers(match, "headers")
-    headers += [_without(header) for header in _headers(match, "withoutHeaders")]
+    headers = _headers(match, "headers") + [_without(header) for header in _headers(match, "withoutHeaders")]
+    headers = sorted(headers, key=lambda header: header["name"]) + _pseudo_headers(match)
     if headers:
         result["headers"] = headers
     parameters = _parameters(match)
@@ -55,15 +56,12 @@ def _concerns(match: Fields, view: View, port: int) -> bool:
 
 
 def _path(match: Fields) -> dict[str, Any]:
-    uri, ignore_case = match.fields("uri"), match.flag("ignoreUriCase")
+    uri, case_sensitive = match.fields("uri"), not match.flag("ignoreUriCase")
     if uri is None:
-        return {**EVERYTHING, "case_sensitive": not ignore_case}
+        return {**EVERYTHING, "case_sensitive": case_sensitive}
     kind, value = _string(uri)
-    path: dict[str, Any] = {"exact": {"path": value}, "prefix": {"prefix": value}}.get(
-        kind, {"safe_regex": {"regex": value}}
-    )
-    # Of a regular expression it means nothing.
-    return path if kind == "regex" else {**path, "case_sensitive": not ignore_case}
+    path = {"safe_regex": {"regex": value}} if kind == "regex" else {_PATHS[kind]: value}
+    return {**path, "case_sensitive": case_sensitive}
 
 
 def _pseudo_headers(match: Fields) -> list[dict[str, Any]]:

@@ -12,21 +12,23 @@ from pathlib import Path
 __all__ = ["ProcessGroup", "end"]
 
 # Waits until its standard input ends, which is when the last copy of the other end is closed: at the latest
-# when the process that holds it is gone, of whatever it died. Then it kills its own process group.
-_WATCH = "trap '' HUP INT QUIT TERM; read -r _; kill -KILL 0"
+# when the process that holds it is gone, of whatever it died. Then it removes the directory and kills its own
+# process group.
+_WATCH = "trap '' HUP INT QUIT TERM; read -r _; rm -rf -- \"$1\"; kill -KILL 0"
 _KILLED_WITHIN = 5.0
 
 
 class ProcessGroup:
     """
-    A process group with a watcher that kills it when this process is gone.
+    A process group with a watcher that kills it, and removes its directory, when this process is gone.
 
     `PR_SET_PDEATHSIG` would not do: it is sent when the *thread* that forked ends, and needs code between
     fork and exec, which is not safe with threads. A pipe asks nothing of either. And in a group of their own
     the proxies do not hear a terminal's Ctrl-C, which they would obey before the test has been able to stop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._watcher: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -34,7 +36,7 @@ class ProcessGroup:
         """Start a program in the group; what it writes is appended to `log`."""
         with self._lock, log.open("ab") as file:
             if self._watcher is None:
-                self._watcher = _watch()
+                self._watcher = _watch(self._directory)
             return subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.DEVNULL,
@@ -46,16 +48,16 @@ class ProcessGroup:
             )
 
     def close(self) -> None:
-        """End the watcher, and with it all that is left in the group."""
+        """End the watcher, and with it all that is left in the group and the directory."""
         with self._lock:
             if self._watcher is not None and self._watcher.stdin is not None:
                 self._watcher.stdin.close()
                 self._watcher.wait(_KILLED_WITHIN)
 
 
-def _watch() -> subprocess.Popen[bytes]:
+def _watch(directory: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
-        ["/bin/sh", "-c", _WATCH],
+        ["/bin/sh", "-c", _WATCH, "watch", str(directory)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -34,16 +34,19 @@ def route_configuration(manifests: Iterable[Manifest], view: View) -> dict[str, 
     hosts = [_service_host(service, governing, view) for service in sorted(view.services, key=lambda s: s.host)]
     known = {service.host for service in view.services}
     others = {
-        host: virtual for virtual in reversed(governing) for host in virtual.hosts if host not in known and host != "*"
+        host: routes
+        for virtual in reversed(governing)
+        for host in virtual.hosts
+        if host not in known and host != "*" and (routes := virtual.routes(host, DEFAULT_PORT))
     }
     hosts += [
         {
             "name": f"{host}:{DEFAULT_PORT}",
             "domains": [host],
             "include_request_attempt_count": True,
-            "routes": virtual.routes(host, DEFAULT_PORT),
+            "routes": routes,
         }
-        for host, virtual in sorted(others.items())
+        for host, routes in sorted(others.items())
         if not any(set(_domains(service, view)) & {host} for service in view.services)
     ]
     return {
@@ -94,40 +97,52 @@ class _VirtualService:
         return max((_fit(pattern, host) for pattern in self.hosts), default=0)
 
     def routes(self, host: str, port: int) -> list[dict[str, Any]]:
+        """The routes for one of the hosts, up to the first that takes everything; all rules are checked."""
         routes: list[dict[str, Any]] = []
         for rule in self._manifest.fields().items("http"):
             routes += self._routes_of(rule, host, port)
-        return routes
+        last = next((i for i, route in enumerate(routes) if _takes_everything(route["match"])), len(routes))
+        return routes[: last + 1]
 
     def _routes_of(self, rule: Fields, host: str, port: int) -> list[dict[str, Any]]:
         name = rule.text("name") or ""
         entries = rule.items("match")
-        matches = [
-            (f"{name}.{label}" if (label := entry.text("name")) and name else name or label or "", match)
-            for entry in entries
-            if (match := route_match(entry, self._view, port)) is not None
-        ]
-        if not entries:
-            matches = [(name, dict(EVERYTHING))]
-        routes = [self._route(rule, label, match, host) for label, match in matches]
+        matches: list[tuple[str, dict[str, Any]]] = [] if entries else [(name, dict(EVERYTHING))]
+        for entry in entries:
+            label, match = entry.text("name"), route_match(entry, self._view, port)
+            if match is not None:
+                matches.append((f"{name}.{label}" if label else name, match))
+        routes = [self._route(rule, label, match, host, port) for label, match in matches]
         if not matches:
             # For nobody here, and yet to be refused if it could not be translated.
-            self._route(rule, name, dict(EVERYTHING), host)
+            self._route(rule, name, dict(EVERYTHING), host, port)
         rule.finish()
         return routes
 
-    def _route(self, rule: Fields, name: str, match: dict[str, Any], host: str) -> dict[str, Any]:
+    def _route(self, rule: Fields, name: str, match: dict[str, Any], host: str, port: int) -> dict[str, Any]:
         manifest = self._manifest
         config = f"/apis/networking.istio.io/v1/namespaces/{manifest.namespace}/virtual-service/{manifest.name}"
-        route: dict[str, Any] = {
-            "match": match,
-            "metadata": {"filter_metadata": {"istio": {"config": config}}},
-            "decorator": {"operation": f"{host}/*"},
-        }
+        route: dict[str, Any] = {"match": match, "metadata": {"filter_metadata": {"istio": {"config": config}}}}
         if name:
             route["name"] = name
         fill_route(route, rule, self._view, manifest.namespace, host)
+        route["decorator"] = {"operation": _operation(route, f"{manifest.name}:{port}")}
         return route
+
+
+def _takes_everything(match: dict[str, Any]) -> bool:
+    return match.get("prefix") == "/" and not {"headers", "query_parameters"} & match.keys()
+
+
+def _operation(route: dict[str, Any], otherwise: str) -> str:
+    """The name that spans have: Istio's host, port and path."""
+    match, cluster = route["match"], route.get("route", {}).get("cluster")
+    if cluster is not None:
+        _, port, _, host = cluster.split("|")
+        otherwise = f"{host}:{port}"
+    if "prefix" in match:
+        return f"{otherwise}{match['prefix']}*"
+    return f"{otherwise}{match['path'] if 'path' in match else match['safe_regex']['regex']}"
 
 
 def _fit(pattern: str, host: str) -> int:
@@ -142,17 +157,16 @@ def _service_host(service: ServiceView, governing: Sequence[_VirtualService], vi
     # The client's own namespace wins over others, and the first document over later ones: they do not merge.
     candidates = sorted(governing, key=lambda virtual: not virtual.own)
     best = max(candidates, key=lambda virtual: virtual.fits(service.host), default=None)
-    if best is not None and best.fits(service.host):
-        routes = best.routes(service.host, service.port)
-    else:
-        routes = [
-            {
-                "name": "default",
-                "match": dict(EVERYTHING),
-                "route": forward(cluster_name(service.host, service.port)),
-                "decorator": {"operation": f"{service.host}:{service.port}/*"},
-            }
-        ]
+    routes = best.routes(service.host, service.port) if best is not None and best.fits(service.host) else []
+    if not routes:
+        # No VirtualService, or none of its rules concerns this client: Istio then treats it as absent.
+        default = {
+            "name": "default",
+            "match": dict(EVERYTHING),
+            "route": forward(cluster_name(service.host, service.port)),
+            "decorator": {"operation": f"{service.host}:{service.port}/*"},
+        }
+        routes = [default]
     return {
         "name": f"{service.host}:{service.port}",
         "domains": _domains(service, view),

@@ -82,7 +82,8 @@ class LocalService:
     @property
     def socket(self) -> socket.socket:
         """
-        A listening, inheritable socket at `app_address`: for `uvicorn --fd` or any server that takes one.
+        A listening, inheritable socket at `app_address`: for `uvicorn.Server.run(sockets=[...])` or any
+        server that takes one. (`uvicorn --fd` takes it for a Unix socket, and leaves Nagle's algorithm on.)
 
         It listens from the first use of this attribute on: requests then wait for the application to accept
         them, where they were refused. A closed one is replaced by a new one at the same address.
