@@ -26,7 +26,10 @@ _CLEARED = (
 
 
 @pytest.fixture(
-    params=[pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"), pytest.param(("trio", {}), id="trio")]
+    params=[
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("trio", dict[str, Any]()), id="trio"),
+    ]
 )
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Each asynchronous test runs on asyncio and on trio."""

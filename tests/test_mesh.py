@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -107,7 +107,7 @@ async def test_the_application_s_own_lifespan_goes_on_working() -> None:
     told: list[str] = []
 
     @asynccontextmanager
-    async def own(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+    async def own(app: FastAPI) -> AsyncGenerator[dict[str, str]]:
         told.append("start")
         yield {"shelf": "a"}
         told.append("stop")
@@ -125,7 +125,7 @@ async def test_an_error_of_the_application_s_lifespan_is_raised_as_it_is() -> No
     """Not wrapped in a group: the background work is ours, not its."""
 
     @asynccontextmanager
-    async def own(app: FastAPI) -> AsyncIterator[None]:
+    async def own(app: FastAPI) -> AsyncGenerator[None]:
         yield
         raise KeyError("shelf")
 

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,7 +57,7 @@ spec:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[int]:
+def server() -> Generator[int]:
     """A tiny HTTP server in a process of its own; yields its port."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -157,7 +157,7 @@ def construction() -> None:
     settings, routes, _ = parts(1)
 
     def made(make: Callable[[], httpx.Client], count: int) -> list[float]:
-        times = []
+        times: list[float] = []
         for _ in range(count):
             begin = time.perf_counter()
             client = make()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import certifi
@@ -22,6 +22,15 @@ from .conftest import Peer, Script, answer
 NOWHERE = MeshSettings(mesh="none")
 EMPTY = RouteTable.empty()
 CARRIED = {"x-user-type": "premium"}
+
+
+def inner(client: httpx.Client | httpx.AsyncClient) -> object:
+    return vars(client)["_transport"]
+
+
+def mounted(client: httpx.Client | httpx.AsyncClient) -> Iterable[object]:
+    mounts: dict[object, object] = vars(client)["_mounts"]
+    return mounts.values()
 
 
 def echo(request: httpx.Request) -> httpx.Response:
@@ -71,8 +80,8 @@ def test_every_transport_of_a_client_is_ours(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "example.com")
     with create_client(NOWHERE, routes=EMPTY) as client:
-        assert isinstance(client._transport, MeshTransport)
-        assert {type(mounted) for mounted in client._mounts.values()} == {MeshTransport, type(None)}
+        assert isinstance(inner(client), MeshTransport)
+        assert {type(each) for each in mounted(client)} == {MeshTransport, type(None)}
 
 
 def test_the_factories_return_the_library_s_clients() -> None:
@@ -80,7 +89,7 @@ def test_the_factories_return_the_library_s_clients() -> None:
     assert isinstance(create_client(NOWHERE, routes=EMPTY), httpx.Client)
     client = create_async_client(NOWHERE, routes=EMPTY, base_url="http://inventory:8080")
     assert isinstance(client, httpx.AsyncClient)
-    assert isinstance(client._transport, AsyncMeshTransport)
+    assert isinstance(inner(client), AsyncMeshTransport)
 
 
 def test_like_clients_share_their_certificates() -> None:
@@ -105,7 +114,11 @@ def test_the_second_client_loads_no_certificates(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     create_client(NOWHERE, routes=EMPTY).close()
     loaded: list[object] = []
-    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: loaded.append(args))
+
+    def load(self: ssl.SSLContext, *files: object, **named: object) -> None:
+        loaded.append((files, named))
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
     create_client(NOWHERE, routes=EMPTY).close()
     assert loaded == []
 

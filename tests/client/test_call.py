@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from meshaware.client import call as module
@@ -20,7 +18,7 @@ class Clock:
 
 
 @pytest.fixture(name="clock")
-def _clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def _clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module, "monotonic", clock)
     return clock
@@ -40,10 +38,10 @@ def test_the_clock_starts_when_the_upload_ends(clock: Clock) -> None:
     call = start()
     clock.now = 101
     call.event("connection.connect_tcp.started")
-    assert call.end is None
+    assert call.left() is None
     clock.now = 103
     call.event("http11.send_request_headers.started")
-    assert call.end is None
+    assert call.left() is None
     clock.now = 110
     call.event("http11.send_request_body.complete")
     assert call.end == 112

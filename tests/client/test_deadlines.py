@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -160,7 +160,7 @@ def test_a_synchronously_streamed_body_ends_at_the_budget(peer: Callable[[Script
 async def test_a_slow_upload_does_not_use_the_budget_up(peer: Callable[[Script], Peer], table: RouteTable) -> None:
     """Envoy's clock starts at the end of the request, and so does ours."""
 
-    async def body() -> Any:
+    async def body() -> AsyncIterator[bytes]:
         for _ in range(6):
             await anyio.sleep(0.1)
             yield b"x" * 1000
@@ -175,7 +175,7 @@ def test_a_slow_synchronous_upload_does_not_use_the_budget_up(
 ) -> None:
     """Envoy's clock starts at the end of the request, and so does ours."""
 
-    def body() -> Any:
+    def body() -> Iterator[bytes]:
         for _ in range(6):
             time.sleep(0.1)  # the generator is what is slow
             yield b"x" * 1000

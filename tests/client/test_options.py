@@ -35,4 +35,4 @@ def test_a_deadline_is_an_instant(deadline: float) -> None:
 def test_detached_stands_alone(other: dict[str, float]) -> None:
     """No total and a total cannot both hold."""
     with pytest.raises(ValueError, match="detached=True"):
-        call_options(detached=True, **other)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        call_options(detached=True, **other)  # pyright: ignore[reportArgumentType]

@@ -123,7 +123,7 @@ def test_the_report_tells_route_budget_and_source(
     assert told.route is not None
     assert (told.route.name, told.source, told.total, told.reply) == ("items", "route", 5.25, None)
     assert told.budget is told.route.budget
-    assert told.budget.timeout == 3.0
+    assert told.route.budget.timeout == 3.0
     assert told.deadline is not None
     assert "items" in repr(told)
 
@@ -221,7 +221,11 @@ def test_a_synchronous_trace_callback_too(peer: Callable[[Script], Peer]) -> Non
     """We listen to the same events, and pass them on."""
     heard: list[str] = []
     with create_client(settings_for(peer(answer())), routes=RouteTable.empty()) as client:
-        client.get(URL, extensions={"trace": lambda name, info: heard.append(name)})
+
+        def trace(name: str, info: Any) -> None:
+            heard.append(name)
+
+        client.get(URL, extensions={"trace": trace})
     assert "http11.send_request_body.complete" in heard
 
 

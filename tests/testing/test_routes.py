@@ -271,7 +271,7 @@ def test_what_the_one_destination_does_to_headers_comes_after_what_the_rule_does
 
 
 def test_a_mirror_of_nothing_is_none(read: Read, view: View) -> None:
-    spec = "hosts: [inventory]\nhttp: [{mirror: {host: a}, mirrorPercentage: {value: 0}, %s}]" % TO
+    spec = f"hosts: [inventory]\nhttp: [{{mirror: {{host: a}}, mirrorPercentage: {{value: 0}}, {TO}}}]"
     (route,) = routes_of(read(spec), view)
     assert "request_mirror_policies" not in route["route"]
 

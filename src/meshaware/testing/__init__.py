@@ -4,7 +4,8 @@ Real Envoys on loopback, for the tests of your service: a sidecar a workload, ro
     local_mesh   LocalMesh: the services, and what they share
     service      LocalService: an application's address and environment, and its sidecar
     sidecar      Sidecar: one Envoy process; processes, ports, envoy: what it takes to run it
-    routes, matches, actions, retries, clusters   VirtualService and DestinationRule -> Envoy; pure
+    roster       what each sidecar is told about the others
+    routes, matches, actions, retries, headers, clusters, view   VirtualService and DestinationRule -> Envoy; pure
     bootstrap, pod   what Istio's injector and agent would say; pure
     manifests, fields   reading YAML so that an unsupported field is refused by name
     discovery    new configuration for a running Envoy, through files
