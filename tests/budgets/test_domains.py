@@ -69,7 +69,7 @@ def test_the_precedence_is_that_of_the_documentation(names: list[str], host: str
         ("[::1]:8080", "[::1]", 8080),
         ("inventory:", "inventory", None),
         ("inventory:http", "inventory", None),
-        ("inventory:١", "inventory", None),
+        ("inventory:\u0661", "inventory", None),
         ("inventory:123456", "inventory", None),
         ("user@inventory", "user@inventory", None),
         ("", "", None),

@@ -103,9 +103,11 @@ class Document:
         if merged:
             self._loader.flatten_mapping(node)
         for name, child in node.value:
-            key = self._scalar(name) if isinstance(name, ScalarNode) else None
+            if not isinstance(name, ScalarNode):
+                raise self._error(name, "has a mapping or a list as a key; render a template before it is read")
+            key = self._scalar(name)
             if not isinstance(key, str):
-                shown = name.value if isinstance(name, ScalarNode) else "a mapping or a list"
+                shown = name.value[:60]
                 raise self._error(name, f"has the key {shown!r}, which YAML reads as {_kind(key)}: put it in quotes")
             if key in fields and not merged:
                 raise self._error(name, f"has the key {key!r} twice, first in line {fields.lines[key]}")
