@@ -7,7 +7,9 @@ The project's tasks; `nox -l` lists them.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,18 +31,30 @@ ENVOYS = ["1.36.4", "1.38.3", "1.39.3"]
 
 
 def _runs(version: str) -> bool:
-    """Whether an interpreter of this version is there and starts (a version manager's shim may be there and not)."""
-    command = shutil.which(f"python{version}")
+    """Whether an interpreter of this version is there and starts: a version manager's shim may be there and not."""
     if version == HERE:
         return True
+    command = shutil.which(f"python{version}")
     if command is None:
         return False
-    import subprocess  # noqa: PLC0415
-
     return subprocess.run([command, "-c", "pass"], capture_output=True, check=False).returncode == 0  # noqa: S603
 
 
-FOUND = [version for version in PYTHONS if _runs(version)]
+def _find(version: str) -> bool:
+    """Whether it runs, or does once the place where pyenv keeps it is on the PATH."""
+    if _runs(version):
+        return True
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for place in sorted(root.glob(f"versions/{version}.*/bin")):
+        before = os.environ["PATH"]
+        os.environ["PATH"] = f"{place}{os.pathsep}{before}"
+        if _runs(version):
+            return True
+        os.environ["PATH"] = before
+    return False
+
+
+FOUND = [version for version in PYTHONS if _find(version)]
 
 
 def _install(session: nox.Session, *groups: str, extras: str = "testing") -> None:

@@ -295,9 +295,9 @@ def test_what_is_for_the_namespace_alone_wins_over_what_is_for_all(read: Callabl
     public = document("public", "1s", hosts=host, metadata=old)
     named = document("named", "2s", hosts=host, metadata=", namespace: stock", spec=", exportTo: [shop]")
     private = document("private", "3s", hosts=host, metadata=", namespace: shop", spec=", exportTo: ['.']")
-    assert timeout(read("---\n".join([public, named, private]), namespace="shop")) == 3.0
-    assert timeout(read("---\n".join([public, named]), namespace="shop")) == 2.0
-    assert timeout(read("---\n".join([public, named, private]), namespace="stock"), "inventory.shop") == 1.0
+    assert timeout(read(f"{public}---\n{named}---\n{private}", namespace="shop")) == 3.0
+    assert timeout(read(f"{public}---\n{named}", namespace="shop")) == 2.0
+    assert timeout(read(f"{public}---\n{named}---\n{private}", namespace="stock"), "inventory.shop") == 1.0
 
 
 def test_one_that_has_no_rule_for_this_caller_leaves_the_host_to_the_next(read: Callable[..., RouteTable]) -> None:
