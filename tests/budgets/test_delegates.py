@@ -54,7 +54,7 @@ def test_the_delegates_own_word_counts_and_the_roots_where_it_says_nothing(read:
     assert special.name == "items-special"
     assert special.budget == Budget(timeout=20.0, delay=1.0)
     assert special.origin.endswith("document 1, line 8, spec.http[0]")
-    assert ", document 2, line 24, spec.http[0], delegated by " in special.origin
+    assert ", document 2, line 23, spec.http[0], delegated by " in special.origin
     rest = path(routes, "/items/x")
     assert rest.name == "items"
     assert rest.budget == Budget(timeout=9.0, attempts=1, delay=1.0)

@@ -45,7 +45,7 @@ def test_a_file_may_have_many_documents(read: Callable[..., RouteTable]) -> None
     assert (timeout(routes, "a"), timeout(routes, "b")) == (1.0, 2.0)
     assert [route.origin.rpartition("/")[2] for route in routes] == [
         "routes.yaml, document 1, line 5, spec.http[0]",
-        "routes.yaml, document 7, line 19, spec.http[0]",
+        "routes.yaml, document 7, line 20, spec.http[0]",
     ]
     assert routes.skipped == {"Service": 2, "no kind": 1, "VirtualService of gateway.solo.io/v1": 1}
 

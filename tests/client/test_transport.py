@@ -184,6 +184,32 @@ async def test_a_refused_connection_is_the_sidecar_s(peer: Callable[[Script], Pe
     assert str(caught.value.request.url) == URL
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(("mesh", "ours"), [("istio", True), ("linkerd", True), ("ambient", False), ("none", False)])
+async def test_a_refused_connection_is_the_sidecar_s_where_one_captures_traffic(
+    mesh: Any, *, ours: bool, peer: Callable[[Script], Peer]
+) -> None:
+    """As in a pod, with nothing set but the mesh; ambient has no sidecar to blame."""
+    gone = peer(answer())
+    gone.close()
+    settings = MeshSettings(mesh=mesh, mesh_hosts=("127.0.0.1",))
+    async with create_async_client(settings, routes=RouteTable.empty()) as client:
+        with pytest.raises(httpx.ConnectError) as caught:
+            await client.get(gone.url)
+    assert isinstance(caught.value, SidecarUnavailable) is ours
+    with create_client(settings, routes=RouteTable.empty()) as synchronous, pytest.raises(httpx.ConnectError) as also:
+        synchronous.get(gone.url)
+    assert type(also.value) is type(caught.value)
+
+
+def test_a_name_that_does_not_resolve_is_not_blamed_on_the_sidecar() -> None:
+    """Nothing was refused."""
+    settings = MeshSettings(mesh="istio", mesh_hosts=("nowhere.invalid",))
+    with create_client(settings, routes=RouteTable.empty()) as client, pytest.raises(httpx.ConnectError) as caught:
+        client.get("http://nowhere.invalid/")
+    assert type(caught.value) is httpx.ConnectError
+
+
 def test_outside_a_refused_connection_is_plain_httpx(peer: Callable[[Script], Peer]) -> None:
     """Nothing is known about it that httpx does not say."""
     gone = peer(answer())

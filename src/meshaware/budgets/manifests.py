@@ -97,21 +97,25 @@ def _files(path: Path, above: tuple[Path, ...]) -> Iterator[Path]:
         raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _virtual_services(document: Document, namespace: str, skipped: Counter[str]) -> Iterator[VirtualService]:
+def _virtual_services(
+    document: Document, namespace: str, skipped: Counter[str], listed: tuple[str, str] = ("", "")
+) -> Iterator[VirtualService]:
+    """Those in a document; `listed` is the kind and version of an item that does not say, by the kind of its list."""
     if document.is_empty:
         return
-    kind, version = document.text("kind"), document.text("apiVersion")
+    kind, version = document.text("kind") or listed[0], document.text("apiVersion") or listed[1]
     if kind in ("List", "VirtualServiceList"):
+        inherited = ("VirtualService", version) if kind == "VirtualServiceList" else ("", "")
         for item in document.items():
-            yield from _virtual_services(item, namespace, skipped)
+            yield from _virtual_services(item, namespace, skipped, inherited)
         return
     if kind != "VirtualService" or (version and not version.startswith(_GROUP)):
         skipped[f"VirtualService of {version}" if kind == "VirtualService" else kind or "no kind"] += 1
         return
     field = Field(document.load(), document.place, document.line)
     if version not in VERSIONS:
-        found = field.need("apiVersion", f"must be one of {', '.join(VERSIONS)}")
-        raise found.error(f"must be one of {', '.join(VERSIONS)}")
+        rule = f"must be one of {', '.join(VERSIONS)}"
+        raise field.need("apiVersion", rule).error(rule)
     yield read_virtual_service(field, namespace)
 
 

@@ -5,9 +5,13 @@ httpx and httpx2 clients that keep the mesh's budgets and carry its headers.
     allowance   budget and `timeout=` become seconds for each phase and for the whole (pure)
     call        one call under way: its clock, its phase, its end
     outgoing    the request as it leaves: route, host policy, headers
+    refusal     whether a connection was refused, under whatever wraps the error (pure)
+    clamp       reads and writes that know how long the call still has
+    streams     bodies that end with their call
     transport   the wrapping transports, one for both libraries
     report      what became of a call
     library     what the two libraries name differently
+    build       how a client is put together
     tls         contexts shared between like clients
     httpx, httpx2   the factories; the only files that import a client library
 """

@@ -72,10 +72,10 @@ def deadline_error(library: Library, call: Call, request: object) -> DeadlineExc
     return error
 
 
-def sidecar_error(library: Library, call: Call, address: str, cause: Exception, request: object) -> Exception:
+def sidecar_error(library: Library, call: Call, sidecar: str, cause: Exception, request: object) -> Exception:
     """Make the error for a connection that the sidecar itself refused: ours, and the library's ConnectError."""
     error = library.sidecar_error(
-        f"{call.line}: the sidecar at {address} did not take the connection ({cause}). Nothing was sent, so the call"
+        f"{call.line}: {sidecar} did not take the connection ({cause}). Nothing was sent, so the call"
         f" may be made again. Next: is the sidecar up? /readyz and its log say so"
     )
     cast("Any", error).request = request

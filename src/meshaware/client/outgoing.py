@@ -14,8 +14,10 @@ from meshaware.budgets import Budget, Route, RouteSource, RouteTable, declared_b
 from meshaware.client.allowance import Allowance, allow, default_allowances, from_budget
 from meshaware.client.call import Call, Whole
 from meshaware.client.options import OPTIONS, CallOptions
+from meshaware.client.refusal import was_refused
 from meshaware.deadline import current_deadline
 from meshaware.durations import format_duration
+from meshaware.flavours import detect
 from meshaware.propagation.context import attach
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.outside import detach
@@ -39,6 +41,7 @@ class Leaving(NamedTuple):
     request: Any
     call: Call
     inside: bool
+    plain: bool
     observed: float | None
     """Seconds after which the call would have been cut, where deadlines are only observed."""
 
@@ -55,6 +58,9 @@ class Outgoing:
         declared = declared_budget(settings.timeout, settings.attempts, settings.per_try_timeout)
         self._unrouted, self._unbounded = default_allowances(declared, self._buffer, self._policy)
         self._sidecar = _address(settings.outbound_proxy)
+        workload = settings.workload
+        mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
+        self._captor = mesh.flavour.title if mesh.settled and mesh.flavour.container is not None else None
         self._allowances: dict[int, tuple[Budget, Allowance]] = {}
         self._said: set[str] = set()
         self.would_have_cut = 0
@@ -94,7 +100,7 @@ class Outgoing:
         leaving.headers, leaving.extensions = headers, extensions
         if self._sidecar is not None and inside and plain:
             leaving.url = url.copy_with(host=self._sidecar[0], port=self._sidecar[1])
-        return Leaving(leaving, call, inside, observed)
+        return Leaving(leaving, call, inside, plain, observed)
 
     def _until(self, options: CallOptions | None) -> float | None:
         if self._deadlines != "enforce" or (options is not None and options.detached):
@@ -148,11 +154,14 @@ class Outgoing:
 
         return finished
 
-    def unreachable(self, leaving: Leaving) -> str | None:
-        """The sidecar's address, where a refused connection can only mean that the sidecar refused it."""
-        if self._sidecar is None or not leaving.inside:
+    def unreachable(self, leaving: Leaving, error: Exception) -> str | None:
+        """Which sidecar did not take the connection, where only a sidecar can have been meant; else None."""
+        if not leaving.inside or not leaving.plain:
             return None
-        return f"{self._sidecar[0]}:{self._sidecar[1]}"
+        if self._sidecar is not None:
+            return f"the sidecar at {self._sidecar[0]}:{self._sidecar[1]}"
+        # A sidecar that captures the traffic accepts every connection and answers 503 for an upstream that is down.
+        return f"the sidecar ({self._captor})" if self._captor is not None and was_refused(error) else None
 
 
 def _copy(request: object) -> Any:

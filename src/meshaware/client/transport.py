@@ -56,9 +56,9 @@ class _Wrapping:
         if isinstance(error, TimeUp) or (isinstance(error, self._library.timeout) and leaving.call.expired()):
             return deadline_error(self._library, leaving.call, request)
         if isinstance(error, self._library.connect_error):
-            address = self._outgoing.unreachable(leaving)
-            if address is not None:
-                return sidecar_error(self._library, leaving.call, address, error, request)
+            sidecar = self._outgoing.unreachable(leaving, error)
+            if sidecar is not None:
+                return sidecar_error(self._library, leaving.call, sidecar, error, request)
         return error
 
     def _answered(self, leaving: Leaving, request: Any, response: Any, stream: type[Any]) -> Any:
