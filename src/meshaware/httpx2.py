@@ -7,6 +7,11 @@ meshaware[httpx2]`.
 
 from __future__ import annotations
 
-from meshaware.client.httpx2 import create_async_client, create_client
+try:
+    from meshaware.client.httpx2 import create_async_client, create_client
+except ModuleNotFoundError as error:
+    if error.name != "httpx2":
+        raise
+    raise ImportError("meshaware.httpx2 needs httpx2: pip install 'meshaware[httpx2]'") from error
 
 __all__ = ["create_async_client", "create_client"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -93,3 +95,10 @@ def test_a_transport_of_the_caller_s_is_wrapped() -> None:
     client = create_client(MeshSettings(mesh="none"), routes=RouteTable.empty(), transport=httpx2.MockTransport(echo))
     with client, bind_headers({"x-user-type": "premium"}):
         assert client.get(URL).text == "premium"
+
+
+def test_without_httpx2_the_error_says_what_to_install() -> None:
+    """The extra is named, not only the missing module."""
+    script = "import sys; sys.modules['httpx2'] = None; import meshaware.httpx2"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert "ImportError: meshaware.httpx2 needs httpx2: pip install 'meshaware[httpx2]'" in run.stderr

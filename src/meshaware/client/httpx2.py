@@ -151,19 +151,7 @@ def create_async_client(
     """
     Make an `httpx2.AsyncClient` that keeps the mesh's budgets and carries its headers.
 
-    A call lasts as long as the mesh may take for it and no longer, whatever the peer does with its bytes; nothing is
-    retried, because the mesh retries. Headers that the middleware or `bind_headers` holds go along to hosts inside the
-    mesh. What became of a call, `meshaware.report(response)` tells.
-
-    Args:
-        settings: Read from the environment if not given.
-        routes: Where budgets come from; None takes the manifests that MESHAWARE_ROUTES names.
-        **arguments: Those of `httpx2.AsyncClient`. Without `timeout` the budget sets it. A `transport`, `proxy` or
-            `mounts` is wrapped; a proxy from the environment serves hosts outside the mesh only.
-
-    Raises:
-        SettingsError: A variable has a value that cannot be used.
-        ManifestError: A manifest cannot be used.
+    As `meshaware.create_async_client` in everything else.
     """
     made, prepared = parts(settings, routes, _LIBRARY, httpx2.create_ssl_context, arguments)
     client = _AsyncClient(made, prepared)
@@ -180,17 +168,7 @@ def create_client(
     """
     Make an `httpx2.Client` that keeps the mesh's budgets and carries its headers.
 
-    As `create_async_client`. Two things a thread cannot interrupt, and so may outlast the budget: name resolution, and
-    connecting to a name with several addresses, which gives each of them the whole connect timeout.
-
-    Args:
-        settings: Read from the environment if not given.
-        routes: Where budgets come from; None takes the manifests that MESHAWARE_ROUTES names.
-        **arguments: Those of `httpx2.Client`.
-
-    Raises:
-        SettingsError: A variable has a value that cannot be used.
-        ManifestError: A manifest cannot be used.
+    As `meshaware.create_client` in everything else.
     """
     made, prepared = parts(settings, routes, _LIBRARY, httpx2.create_ssl_context, arguments)
     client = _Client(made, prepared)
