@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -11,6 +12,10 @@ from hypothesis import settings
 # Examples are counted, not timed: a busy machine is no failure.
 settings.register_profile("meshaware", deadline=None)
 settings.load_profile("meshaware")
+
+# A job in the background of a shell is started with SIGINT ignored, and so would be every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CLEARED_PREFIXES = ("MESHAWARE_", "OTEL_", "ISTIO_", "POD_", "KUBERNETES_", "LINKERD_")
 _CLEARED = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -63,11 +64,9 @@ def full(routes: dict[str, Any] | None, *others: dict[str, Any], node: str | Non
 def camel(value: Any) -> Any:
     """As `istioctl` writes what the admin port writes in snake case."""
     if isinstance(value, list):
-        items: list[Any] = value
-        return [camel(item) for item in items]
+        return [camel(item) for item in cast("Sequence[Any]", value)]
     if isinstance(value, dict):
-        fields: dict[str, Any] = value
-        return {_camel(key): camel(item) for key, item in fields.items()}
+        return {_camel(key): camel(item) for key, item in cast("Mapping[str, Any]", value).items()}
     return value
 
 
@@ -285,8 +284,7 @@ def test_a_delay_of_the_configuration_counts_for_all_of_its_routes() -> None:
         ),
         (
             json.dumps({"configs": [section("EndpointsConfigDump"), section("ClustersConfigDump"), {}]}).encode(),
-            "config dump: has no routes, only EndpointsConfigDump, ClustersConfigDump, something without a type; ask for"
-            " /config_dump?resource=dynamic_route_configs",
+            "config dump: has no routes, only EndpointsConfigDump, ClustersConfigDump, something without a type; ask for /c",
         ),
         (
             flat(config("8080", "inventory", timeout="5 s")),
@@ -310,19 +308,19 @@ def test_a_dump_that_is_too_large_is_refused_unread() -> None:
         RouteTable.from_config_dump(b" " * (64 * 1024 * 1024 + 1))
 
 
+_KEYS = ["configs", "@type", "route_config", "name", "virtual_hosts", "domains", "routes", "match", "prefix", "route", "timeout", "retry_policy", "retry_on", "headers", "string_match", "exact", "metadata", "filter_metadata", "istio", "num_retries"]
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from(["", "/", "1s", "*", "8080", "x"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ["configs", "@type", "route_config", "name", "virtual_hosts", "domains", "routes", "match", "prefix", "route", "timeout",
-             "retry_policy", "retry_on", "headers", "string_match", "exact", "metadata", "filter_metadata", "istio"]
-        ),
-        inner,
-        max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(_KEYS),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @given(_JSON, st.sampled_from(["whole", "routes", "host", "route"]))

@@ -10,6 +10,7 @@ from meshaware.budgets import Budget
 from meshaware.budgets.envoy_json import Message
 from meshaware.budgets.envoy_route import Clusters, read_virtual_host
 from meshaware.budgets.route import VirtualHost
+from meshaware.errors import ConfigDumpError
 
 _FAULT = "envoy.filters.http.fault"
 
@@ -127,6 +128,24 @@ ISTIO = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-c
 def test_the_time_that_a_route_allows(sent: dict[str, Any], allowed: Budget) -> None:
     """Never shorter than what Envoy may take by it."""
     assert budget(sent) == allowed
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"timeout": "9" * 30 + "s"}, "timeout: 1e+30: must be finite"),
+        (
+            {"retry_policy": {"retry_on": "5xx", "num_retries": 1 << 40}},
+            "attempts: 1099511627776: must be a number of retries",
+        ),
+        ({"retry_policy": {"retry_on": "5xx", "num_retries": -1}}, "attempts: -1: must be a number of retries"),
+    ],
+)
+def test_a_number_that_envoy_cannot_have_is_refused(sent: dict[str, Any], said: str) -> None:
+    """With its place in the dump."""
+    with pytest.raises(ConfigDumpError) as raised:
+        budget(sent)
+    assert str(raised.value).startswith(f"host.routes[0].route: {said}")
 
 
 def test_what_the_virtual_host_says_holds_where_the_route_says_nothing() -> None:

@@ -43,6 +43,7 @@ def test_durations_are_gos(text: str, seconds: float) -> None:
         ("1.5ms", "timeout: 1.5ms: must be whole milliseconds"),
         ("1h0.0001s", "timeout: 1h0.0001s: must be whole milliseconds"),
         ("5", 'timeout: 5: must be a duration in text, such as "250ms", "1.5s" or "1h30m"; YAML'),
+        ("2562048h", "timeout: 2562048h: must be at most 2562047h, the longest"),
         ("1:30", 'timeout: 90: must be a duration in text, such as "250ms"'),
         ("yes", "timeout: true: must be a duration in text"),
         ("[5s]", "timeout: a list: must be a duration in text"),

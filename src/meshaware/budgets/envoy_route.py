@@ -13,6 +13,7 @@ from meshaware.budgets.budget import DEFAULT_RETRY_ON, Budget
 from meshaware.budgets.envoy_json import Message
 from meshaware.budgets.envoy_match import read_match
 from meshaware.budgets.route import Entry, Route, RouteMatch, VirtualHost
+from meshaware.errors import ConfigDumpError
 
 __all__ = ["Clusters", "read_virtual_host"]
 
@@ -141,16 +142,19 @@ def _budget(sent: Message, above: _Above, delay: float) -> Budget:
         timeout, policy = None, None
     retries = _Retries() if policy is None else _retries(policy)
     hedges = above.hedges or _hedges(sent)
-    return Budget(
-        timeout=timeout,
-        attempts=retries.attempts,
-        # Tries that run beside each other: without a timeout, nothing says when the last one ends.
-        per_try_timeout=None if hedges and timeout is None else retries.per_try_timeout,
-        retry_on=retries.retry_on,
-        connect_timeout=_connect_timeout(_cluster_names(sent), above),
-        backoff=retries.backoff,
-        delay=delay,
-    )
+    try:
+        return Budget(
+            timeout=timeout,
+            attempts=retries.attempts,
+            # Tries that run beside each other: without a timeout, nothing says when the last one ends.
+            per_try_timeout=None if hedges and timeout is None else retries.per_try_timeout,
+            retry_on=retries.retry_on,
+            connect_timeout=_connect_timeout(_cluster_names(sent), above),
+            backoff=retries.backoff,
+            delay=delay,
+        )
+    except ValueError as error:
+        raise ConfigDumpError(f"{sent.path}: {error}") from error
 
 
 class _Retries(NamedTuple):

@@ -14,6 +14,7 @@ __all__ = ["Field"]
 
 _PLAIN = re.compile(r"[\w.:/+*@-][\w.:/+*@ -]{0,80}", re.ASCII)
 _MILLISECOND = 0.001
+_LONGEST = 2_562_047 * 3600.0
 _MAX_SHOWN = 80
 
 
@@ -119,6 +120,8 @@ class Field:
             raise self.error('must be a duration such as "250ms", "1.5s" or "1h30m"') from error
         if seconds < _MILLISECOND:
             raise self.error("must be at least 1ms; leave it out to disable")
+        if seconds > _LONGEST:
+            raise self.error("must be at most 2562047h, the longest duration that Go has")
         milliseconds = seconds / _MILLISECOND
         if abs(milliseconds - round(milliseconds)) > max(1e-6, milliseconds * 1e-12):
             raise self.error("must be whole milliseconds")
