@@ -86,7 +86,9 @@ def read(tmp_path: Path) -> Callable[..., RouteTable]:
 class RunningEnvoy:
     """An Envoy on free loopback ports whose routes come from a file, as those of a sidecar come from istiod."""
 
-    def __init__(self, directory: Path, configs: Sequence[Mapping[str, Any]], manager: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, configs: Sequence[Mapping[str, Any]], manager: Mapping[str, Any], upstream: int
+    ) -> None:
         envoy = pytest.importorskip("envoy")
         listeners: list[dict[str, Any]] = []
         for config in configs:
@@ -98,7 +100,7 @@ class RunningEnvoy:
             "admin": {"address": _address()},
             "static_resources": {
                 "listeners": listeners,
-                "clusters": [{"name": "upstream", "type": "STATIC", "connect_timeout": "1.5s"}],
+                "clusters": [_cluster(upstream)],
             },
         }
         written = directory / "bootstrap.json"
@@ -151,8 +153,18 @@ class RunningEnvoy:
         pytest.fail(f"no listener {listener}")
 
 
-def _address() -> dict[str, Any]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+def _address(port: int = 0) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _cluster(port: int) -> dict[str, Any]:
+    hosts = [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}] if port else []
+    return {
+        "name": "upstream",
+        "type": "STATIC",
+        "connect_timeout": "1.5s",
+        "load_assignment": {"cluster_name": "upstream", "endpoints": hosts},
+    }
 
 
 def _listener(name: str, routes: Path, manager: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,8 +188,8 @@ def start_envoy(tmp_path: Path) -> Iterator[Callable[..., RunningEnvoy]]:
     """Start an Envoy with route configurations; it is ended with the test, however that ends."""
     running: list[RunningEnvoy] = []
 
-    def start(*configs: Mapping[str, Any], **manager: Any) -> RunningEnvoy:
-        running.append(RunningEnvoy(tmp_path, configs, manager))
+    def start(*configs: Mapping[str, Any], upstream: int = 0, **manager: Any) -> RunningEnvoy:
+        running.append(RunningEnvoy(tmp_path, configs, manager, upstream))
         return running[-1]
 
     yield start

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import random
+import socket
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -290,3 +292,48 @@ def test_an_envoy_without_http_has_an_empty_table(start_envoy: Callable[..., Any
         RouteTable.from_config_dump(envoy.admin("/config_dump?resource=dynamic_route_configs"))
     with pytest.raises(ConfigDumpError, match="is cut off after"):
         RouteTable.from_config_dump(envoy.admin("/config_dump")[:-100])
+
+
+_DEFAULT = "connect-failure,refused-stream,unavailable,cancelled"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "retries", "delay", "least"),
+    [
+        ("0.4s", None, None, 0.4),
+        ("0.3s", {"retry_on": "5xx", "num_retries": 3, "per_try_timeout": "0.2s"}, None, 0.3),
+        ("0.2s", {"retry_on": "5xx", "num_retries": 3, "per_try_timeout": "0.2s"}, None, 0.2),
+        ("0s", {"retry_on": "5xx", "num_retries": 2, "per_try_timeout": "0.2s"}, None, 0.6),
+        ("0s", {"retry_on": "gateway-error", "num_retries": 1, "per_try_timeout": "0.3s"}, None, 0.6),
+        ("0s", {"retry_on": "reset", "num_retries": 4, "per_try_timeout": "0.1s"}, None, 0.5),
+        ("0s", {"retry_on": _DEFAULT, "num_retries": 5, "per_try_timeout": "0.2s"}, None, 0.2),
+        ("0.2s", None, "0.3s", 0.5),
+    ],
+)
+def test_envoy_takes_no_longer_than_the_budget_says(
+    start_envoy: Callable[..., Any], timeout: str, retries: dict[str, Any] | None, delay: str | None, least: float
+) -> None:
+    """With an upstream that takes connections and says nothing: a 504 within the tight bound, and not long before it."""
+    fault = {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"}
+    filters = {"envoy.filters.http.fault": {**fault, "delay": {"fixed_delay": delay, "percentage": {"numerator": 100}}}}
+    route: dict[str, Any] = {
+        "name": "silent",
+        "match": {"prefix": "/"},
+        "route": {"cluster": "upstream", "timeout": timeout, **({"retry_policy": retries} if retries else {})},
+        "typed_per_filter_config": filters if delay else {},
+    }
+    config = {"name": "outbound", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        envoy = start_envoy(config, upstream=silent.getsockname()[1])
+        (read,) = RouteTable.from_config_dump(envoy.admin("/config_dump?resource=dynamic_route_configs"))
+        with closing(envoy.connect("outbound")) as connection:
+            connection.connect()
+            began = time.monotonic()
+            connection.request("GET", "/", headers={"Host": "inventory"})
+            assert connection.getresponse().status == 504
+            taken = time.monotonic() - began
+    tight, ceiling = read.budget.total(0.0, "tight"), read.budget.total(0.0)
+    assert tight is not None
+    assert ceiling is not None
+    assert least - 0.02 <= taken < tight + 0.5
+    assert least <= tight <= ceiling

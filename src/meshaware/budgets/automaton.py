@@ -112,10 +112,11 @@ class _Maker:
                 return then
             case Alternatives(nodes):
                 return self.add(_SPLIT, *[self.compile(part, then) for part in nodes])
-            case Repeat(part, least, most):
-                return self.repeat(part, least, most, then)
+            case _:
+                return self.repeat(node, then)
 
-    def repeat(self, part: Node, least: int, most: int | None, then: int) -> int:
+    def repeat(self, node: Repeat, then: int) -> int:
+        part, least, most = node
         if most is None:
             loop = self.add(_SPLIT, then)
             self.targets[loop] = (self.compile(part, loop), then)
@@ -197,5 +198,6 @@ def _size(node: Node) -> int:
             return 1
         case Sequence(nodes) | Alternatives(nodes):
             return 1 + sum(_size(part) for part in nodes)
-        case Repeat(part, least, most):
-            return 1 + (_size(part) + 1) * max(1, least + 1 if most is None else most)
+        case _:
+            most = node.least + 1 if node.most is None else node.most
+            return 1 + (_size(node.node) + 1) * max(1, most)

@@ -60,10 +60,8 @@ class Choice:
         asked = authority.lower() if written is not None or called == 80 else f"{authority.lower()}:{called}"
         found: list[Entries] = []
         for config in self._configs(host, called):
-            for entries in config.find(host, asked, self._namespace):
-                fitting = tuple(entry for entry in entries if entry.port in (0, called))
-                if fitting not in found:
-                    found.append(fitting)
+            lists = config.find(host, asked, self._namespace)
+            found.extend(tuple(entry for entry in entries if entry.port in (0, called)) for entries in lists)
         return tuple(found)
 
     def _configs(self, host: str, port: int) -> list[_Config]:

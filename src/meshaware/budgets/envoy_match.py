@@ -96,9 +96,10 @@ def _header(message: Message) -> HeaderMatch | None:
     name = message.text("name").lower()
     invert = message.flag("invert_match")
     empty = message.flag("treat_missing_header_as_empty")
-    kind = message.has("string_match", "present_match", "safe_regex_match", "range_match", *_OLD_KINDS)
-    if kind == "string_match":
-        text = _string(message)
+    kind = message.has("present_match", "safe_regex_match", "range_match", *_OLD_KINDS)
+    compared = message.message("string_match")
+    if compared is not None:
+        text = _string(compared)
         return None if text is None else HeaderMatch(name, text, invert, empty)
     if kind == "range_match":
         limits = message.message("range_match")
@@ -116,18 +117,16 @@ def _header(message: Message) -> HeaderMatch | None:
 
 def _query(message: Message) -> QueryMatch | None:
     name = message.text("name")
-    if message.raw("string_match") is not None:
-        text = _string(message)
+    compared = message.message("string_match")
+    if compared is not None:
+        text = _string(compared)
         return None if text is None else QueryMatch(name, text)
     if not message.only("name", "present_match"):
         return None
     return QueryMatch(name, None, invert=message.raw("present_match") is False)
 
 
-def _string(message: Message) -> TextMatch | None:
-    found = message.message("string_match")
-    if found is None:
-        return None
+def _string(found: Message) -> TextMatch | None:
     ignore_case = found.flag("ignore_case")
     kind = found.has("exact", "prefix", "suffix", "contains", "safe_regex")
     if kind == "safe_regex":

@@ -9,7 +9,7 @@ from typing import Literal
 from meshaware.budgets import Route
 from meshaware.client.allowance import Allowance
 
-__all__ = ["Call", "Phase", "Whole"]
+__all__ = ["STEPS", "Call", "Phase", "Whole"]
 
 # A timer may fire a hair early.
 _TOLERANCE = 0.001
@@ -18,7 +18,7 @@ Phase = Literal["pool", "connect", "send", "wait", "body"]
 
 # httpcore's trace events that move a call on. A tunnel through a proxy is a request of its own and goes through
 # the same events first; the real request starts over with its own headers, so the last one counts.
-_STEPS: Mapping[str, Phase] = {
+STEPS: Mapping[str, Phase] = {
     "connection.connect_tcp.started": "connect",
     "connection.connect_unix_socket.started": "connect",
     "connection.start_tls.started": "connect",
@@ -72,11 +72,8 @@ class Call:
             return self.until
         return now + seconds if self.until is None else min(now + seconds, self.until)
 
-    def event(self, name: str) -> None:
-        """Take a trace event of httpcore's."""
-        phase = _STEPS.get(name)
-        if phase is None:
-            return
+    def enter(self, phase: Phase) -> None:
+        """Move on: httpcore has begun a phase."""
         now = monotonic()
         self.phase = phase
         self.marks.append((phase, now))

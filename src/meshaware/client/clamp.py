@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from time import monotonic
 from typing import Any
 
-from meshaware.client.call import Call
+from meshaware.client.call import STEPS, Call
 
 __all__ = ["ShrinkingTimeouts", "TimeUp", "active_call", "async_tracer", "tracer"]
 
@@ -46,23 +47,24 @@ class ShrinkingTimeouts(dict[str, "float | None"]):
 
     def get(self, key: str, default: float | None = None) -> float | None:  # type: ignore[override]
         """The phase's timeout, or what is left of the call if that is less."""
-        return _shorter(super().get(key, default), self._call)
+        timeout = super().get(key, default)
+        end = self._call.end
+        return timeout if end is None else _shorter(timeout, end - monotonic())
 
 
-def _shorter(timeout: float | None, call: Call) -> float | None:
-    left = call.left()
-    if left is None:
+def _shorter(timeout: float | None, left: float) -> float:
+    if timeout is not None and timeout < left:
         return timeout
-    left = max(left, _SHORTEST)
-    return left if timeout is None else min(timeout, left)
+    return max(_SHORTEST, left)
 
 
 def tracer(call: Call, theirs: Callable[[str, Any], None] | None) -> Callable[[str, Mapping[str, Any]], None]:
     """The `trace` extension for one call; a callback the user gave is called after ours."""
 
     def trace(name: str, info: Mapping[str, Any]) -> None:
-        call.event(name)
-        if name in _BORN:
+        if name in STEPS:
+            call.enter(STEPS[name])
+        elif name in _BORN:
             _watch(info["return_value"])
         if theirs is not None:
             theirs(name, info)
@@ -76,8 +78,9 @@ def async_tracer(
     """As `tracer`, for httpcore's asynchronous side."""
 
     async def trace(name: str, info: Mapping[str, Any]) -> None:
-        call.event(name)
-        if name in _BORN:
+        if name in STEPS:
+            call.enter(STEPS[name])
+        elif name in _BORN:
             _async_watch(info["return_value"])
         if theirs is not None:
             await theirs(name, info)
@@ -118,8 +121,9 @@ def _slices(length: int) -> Iterable[int]:
 
 def _clamped(timeout: float | None) -> float | None:
     call = active_call.get()
-    if call is None:
+    if call is None or call.end is None:
         return timeout
-    if call.expired():
+    left = call.end - monotonic()
+    if left <= _SHORTEST:
         raise TimeUp
-    return _shorter(timeout, call)
+    return _shorter(timeout, left)

@@ -14,29 +14,29 @@ import anyio
 
 from meshaware.client.call import Call
 from meshaware.client.clamp import TimeUp, active_call
+from meshaware.client.library import Library, deadline_error
 
 __all__ = ["AsyncBody", "Body", "Fate"]
 
 
 class Fate:
-    """What a body needs to know of its call: when it ends, which errors to raise, whom to tell when it closes."""
+    """What a body needs to know of its call: when it ends, how it fails, whom to tell when it closes."""
 
-    __slots__ = ("call", "fail", "finished", "timeout", "watched")
+    __slots__ = ("call", "finished", "library", "request", "timeout", "watched")
 
     def __init__(
-        self,
-        call: Call,
-        timeout: type[Exception],
-        fail: Callable[[Exception | None], NoReturn],
-        finished: Callable[[], None] | None,
-        *,
-        watched: bool,
+        self, call: Call, library: Library, request: object, finished: Callable[[], None] | None, *, watched: bool
     ) -> None:
         self.call = call
-        self.timeout = timeout
-        self.fail = fail
+        self.library = library
+        self.request = request
+        self.timeout = library.timeout
         self.finished = finished
         self.watched = watched
+
+    def fail(self, cause: Exception | None) -> NoReturn:
+        """End the body with the call's own error."""
+        raise deadline_error(self.library, self.call, self.request) from cause
 
 
 class AsyncBody:

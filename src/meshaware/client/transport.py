@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from time import monotonic
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import anyio
 
@@ -68,16 +68,10 @@ class _Wrapping:
         response.extensions[REPORT] = CallReport(
             call.route, call.allowance.source, call.allowance.total, call.end, reply
         )
-
-        def fail(cause: Exception | None) -> NoReturn:
-            raise deadline_error(self._library, call, request) from cause
-
         finished = None
         if leaving.observed is not None:
             finished = self._outgoing.observer(leaving)
-        response.stream = stream(
-            response.stream, Fate(call, self._library.timeout, fail, finished, watched=self._watched)
-        )
+        response.stream = stream(response.stream, Fate(call, self._library, request, finished, watched=self._watched))
         return response
 
 
