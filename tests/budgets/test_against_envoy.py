@@ -313,7 +313,7 @@ _DEFAULT = "connect-failure,refused-stream,unavailable,cancelled"
 def test_envoy_takes_no_longer_than_the_budget_says(
     start_envoy: Callable[..., Any], timeout: str, retries: dict[str, Any] | None, delay: str | None, least: float
 ) -> None:
-    """With an upstream that takes connections and says nothing: a 504 within the tight bound, and not long before it."""
+    """With an upstream that takes connections and says nothing: a 504 within the tight bound, and not long before."""
     fault = {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"}
     filters = {"envoy.filters.http.fault": {**fault, "delay": {"fixed_delay": delay, "percentage": {"numerator": 100}}}}
     route: dict[str, Any] = {

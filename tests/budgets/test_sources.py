@@ -13,9 +13,9 @@ import pytest
 from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import SidecarRoutes
 
-_ROUTES = json.dumps([
-    {"name": "8080", "virtual_hosts": [{"name": "x", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {}}]}]}
-]).encode()  # fmt: skip
+_HOST = {"name": "x", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {}}]}
+_HOST = {"name": "x", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {}}]}
+_ROUTES = json.dumps([{"name": "8080", "virtual_hosts": [_HOST]}]).encode()
 
 
 class Sidecar(HTTPServer):
@@ -27,7 +27,7 @@ class Sidecar(HTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Sidecar
+    server: Sidecar  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
         self.server.asked += (self.path,)
@@ -60,10 +60,10 @@ def test_routes_are_those_of_the_fallback_until_the_sidecar_was_read(sidecar: Si
     routes = SidecarRoutes(url(sidecar), fallback=fallback)
     source: RouteSource = routes
     assert source.current is fallback
-    assert not routes.live
-    assert sidecar.asked == ()
+    before = (routes.live, sidecar.asked)
     assert routes.refresh() is True
     assert source.current == RouteTable.from_config_dump(_ROUTES)
+    assert before == (False, ())
     assert routes.live
     assert sidecar.asked == ("/config_dump?resource=dynamic_route_configs",)
     assert SidecarRoutes(url(sidecar)).current == RouteTable.empty()

@@ -15,7 +15,7 @@ from meshaware.budgets.envoy_match import read_match
 from meshaware.budgets.route import Entry, Route, RouteMatch, VirtualHost
 from meshaware.errors import ConfigDumpError
 
-__all__ = ["Clusters", "read_virtual_host"]
+__all__ = ["Clusters", "injected_delay", "read_virtual_host"]
 
 Clusters = Mapping[str, float]
 """Connect timeouts in seconds by the cluster's name."""

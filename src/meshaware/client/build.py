@@ -60,8 +60,14 @@ def declared_routes(settings: MeshSettings) -> RouteTable:
     named = [path for path in settings.routes if path != "sidecar"]
     if not named:
         return RouteTable.empty()
-    namespace = settings.workload.namespace or "default"
-    return RouteTable.from_manifests(named, namespace=namespace, cluster_domain=settings.cluster_domain)
+    workload = settings.workload
+    return RouteTable.from_manifests(
+        named,
+        namespace=workload.namespace or "default",
+        cluster_domain=settings.cluster_domain,
+        source_labels=workload.labels or None,
+        source_namespace=workload.namespace,
+    )
 
 
 def wrap(client: Any, made: Parts, transport: Callable[..., Any]) -> None:
