@@ -14,7 +14,6 @@ from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import SidecarRoutes
 
 _HOST = {"name": "x", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {}}]}
-_HOST = {"name": "x", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {}}]}
 _ROUTES = json.dumps([{"name": "8080", "virtual_hosts": [_HOST]}]).encode()
 
 
