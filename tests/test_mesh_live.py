@@ -82,7 +82,8 @@ async def test_budgets_are_those_that_the_sidecar_has(orders: LocalService) -> N
     assert everyone.json()["version"] == "v1"
     told = report(everyone)
     assert told.route is not None
-    assert (told.route.name, told.total) == ("everyone", pytest.approx(3.25))
+    assert told.route.name == "everyone"
+    assert told.total == pytest.approx(3.25)
     assert told.route.origin.startswith("sidecar")
     assert premium.json()["version"] == "v2"
     assert premium.json()["request-id"].startswith("5a4e6c1e")
