@@ -248,7 +248,7 @@ def test_without_http_rules_there_are_no_routes(read: Callable[..., RouteTable])
         spec: {hosts: [inventory], tls: [{match: [{port: 443}]}]}
     """)
     assert len(routes) == 0
-    assert routes.skipped == {"VirtualService without http rules": 1}
+    assert timeout(routes) is None
 
 
 def test_a_host_without_a_dot_belongs_to_the_namespace_of_its_document(read: Callable[..., RouteTable]) -> None:
@@ -304,6 +304,21 @@ def test_one_that_has_no_rule_for_this_caller_leaves_the_host_to_the_next(read: 
     """istiod makes no virtual host of it either."""
     first = document("a", "1s").replace("{timeout: 1s}", "{match: [{gateways: [ingress]}], timeout: 1s}")
     assert timeout(read(first + "---\n" + document("b", "2s"))) == 2.0
+
+
+def test_one_that_has_no_rule_for_this_caller_still_hides_a_wildcard(read: Callable[..., RouteTable]) -> None:
+    """istiod looks for the most specific host before it looks for rules: such a service has its default route."""
+    none = document("a", "1s").replace("{timeout: 1s}", "{match: [{gateways: [ingress]}], timeout: 1s}")
+    wide = document("b", "2s", hosts="['*.svc.cluster.local']")
+    routes = read(f"{none}---\n{wide}")
+    assert timeout(routes, "inventory") is None
+    assert timeout(routes, "orders") == 2.0
+    narrow = none.replace("[inventory]", "['*.default.svc.cluster.local']")
+    same = document("c", "3s", hosts="['*.default.svc.cluster.local']")
+    routes = read(f"{narrow}---\n{wide}---\n{same}")
+    assert timeout(routes, "orders") is None
+    assert timeout(routes, "orders.stock.svc") == 2.0
+    assert routes.skipped == {"VirtualService for a host that another one has": 1}
 
 
 def test_a_document_has_several_hosts(read: Callable[..., RouteTable]) -> None:

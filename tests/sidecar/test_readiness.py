@@ -364,11 +364,16 @@ def test_the_error_depends_on_what_was_answered(
 ) -> None:
     """A proxy without configuration is another case than a port of somebody else."""
     sidecar.otherwise = status
-    gate = gate_at(sidecar.url)
-    with pytest.raises(SidecarNotReady, match=rf"asked {'[0-9]+'} times, last: .*: {said}\. To check next: ") as caught:
-        wait(gate, 0.2)
-    assert str(caught.value).endswith(check)
-    assert f"asked {gate.state.attempts} times" in str(caught.value)
+    # A machine that stalls may spend a whole wait on one attempt; that is another answer, and another test's.
+    for _ in range(5):
+        gate = gate_at(sidecar.url)
+        with pytest.raises(SidecarNotReady) as caught:
+            wait(gate, 0.2)
+        message = str(caught.value)
+        if gate.state.attempts > 1 and not gate.state.reason.endswith(": silent"):
+            break
+    assert re.search(rf"asked {gate.state.attempts} times, last: .*: {said}\. To check next: ", message)
+    assert message.endswith(check)
 
 
 def test_what_is_no_http_is_told_without_repeating_it(wait: Wait, caplog: pytest.LogCaptureFixture) -> None:

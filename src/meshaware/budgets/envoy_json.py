@@ -7,6 +7,7 @@ What is asked for is checked: a reply is not ours, and a wrong one must not beco
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, cast
 
 from meshaware.durations import parse_duration
@@ -130,6 +131,7 @@ class Message:
         return ConfigDumpError(f"{self.path}.{name}: {_shown(value)}: must be {wanted}")
 
 
+@cache
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(map(str.capitalize, rest))

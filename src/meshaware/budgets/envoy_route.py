@@ -20,6 +20,7 @@ __all__ = ["Clusters", "injected_delay", "read_virtual_host"]
 Clusters = Mapping[str, float]
 """Connect timeouts in seconds by the cluster's name."""
 
+_UNBOUNDED = Budget()
 _DEFAULT_TIMEOUT = 15.0  # where a route does not say; Istio's always do
 _DEFAULT_RATE_LIMITED_BACKOFF = 300.0
 _FAULT = "envoy.filters.http.fault"
@@ -89,7 +90,7 @@ def injected_delay(message: Message) -> float:
 
 
 def _answer(name: str, above: _Above, action: Action, note: str) -> Entry:
-    route = Route(name, Budget(), f"sidecar: route configuration {above.config}", above.host, action, note)
+    route = Route(name, _UNBOUNDED, f"sidecar: route configuration {above.config}", above.host, action, note)
     return Entry(RouteMatch(doubt=note), route)
 
 
@@ -97,7 +98,7 @@ def _entry(message: Message, above: _Above) -> Entry:
     owner = _owner(message)
     name = message.text("name") or owner or above.host
     origin = f"sidecar: VirtualService {owner}" if owner else f"sidecar: route configuration {above.config}"
-    budget, action = Budget(), _action(message)
+    budget, action = _UNBOUNDED, _action(message)
     sent = message.message("route")
     if sent is not None and action == "route":
         budget = _budget(sent, above, max(above.delay, injected_delay(message), _weighted_delay(sent)))

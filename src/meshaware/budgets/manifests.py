@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +58,8 @@ def read_manifests(
             found = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(skipped.items())) or "nothing at all"
             _log.warning("no VirtualService in %s; read there so far: %s", path, found)
     caller = Caller(labels, source)
-    return RouteConfig("", tuple(_virtual_hosts(services, home, caller, connect_timeout, skipped))), skipped
+    hosts = _hosts(services, home, caller, connect_timeout, skipped)
+    return RouteConfig("", tuple(_virtual_host(host, entries, home) for host, entries in hosts.items())), skipped
 
 
 def _documents(path: Path) -> Iterator[Document]:
@@ -119,17 +120,21 @@ def _virtual_services(
     yield read_virtual_service(field, namespace)
 
 
-def _virtual_hosts(
-    services: Iterable[VirtualService],
+def _hosts(
+    given: Sequence[VirtualService],
     home: Namespace,
     caller: Caller,
     connect_timeout: float | None,
     skipped: Counter[str],
-) -> Iterator[VirtualHost]:
-    """One virtual host for each host of a VirtualService; of several VirtualServices for a host, the first by rank."""
-    given = list(services)
+) -> Mapping[str, tuple[Entry, ...]]:
+    """
+    The routes of each host: of several VirtualServices for it, those of the first by rank.
+
+    One without a rule for this caller leaves its host to the next one of that very name, but not to a wildcard: istiod
+    looks for the most specific host first, and for rules in it afterwards.
+    """
     delegates = {(service.namespace, service.name): service for service in reversed(given) if not service.hosts}
-    taken: set[str] = set()
+    hosts: dict[str, tuple[Entry, ...]] = {}
     for service in sorted(given, key=lambda service: _rank(service, home.name)):
         reason = _passed_over(service, home.name)
         if reason:
@@ -138,14 +143,15 @@ def _virtual_hosts(
         rules = resolve(service.rules, service.namespace, delegates)
         for name in service.hosts:
             host = home.full(name, service.namespace).removesuffix(".")
-            if host in taken:
+            if hosts.get(host) or (host in hosts and host.startswith("*")):
                 skipped["VirtualService for a host that another one has"] += 1
-                continue
-            entries = tuple(_entries(rules, host, caller, connect_timeout))
-            if entries:
-                taken.add(host)
-                domains = (host,) if host.startswith("*") else home.names(host)
-                yield VirtualHost(host, domains, entries)
+            else:
+                hosts[host] = tuple(_entries(rules, host, caller, connect_timeout))
+    return hosts
+
+
+def _virtual_host(host: str, entries: tuple[Entry, ...], home: Namespace) -> VirtualHost:
+    return VirtualHost(host, (host,) if host.startswith("*") else home.names(host), entries)
 
 
 def _rank(service: VirtualService, namespace: str) -> tuple[int, bool, str, str, str]:
@@ -164,7 +170,7 @@ def _passed_over(service: VirtualService, namespace: str) -> str:
         return "for gateways only"
     if not service.visible(namespace):
         return f"not exported to {namespace}"
-    return "" if service.rules else "without http rules"
+    return ""
 
 
 def _entries(rules: Iterable[Rule], host: str, caller: Caller, connect_timeout: float | None) -> Iterator[Entry]:
