@@ -366,3 +366,67 @@ def test_a_detached_synchronous_call_too(peer: Callable[[Script], Peer], table: 
     """As the asynchronous one."""
     with create_client(settings_for(peer(long_stream)), routes=table) as client, limit(0.1):
         assert client.get(URL, extensions=call_options(detached=True)).text == "x" * 8
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stall", STALLS)
+async def test_an_asynchronous_call_through_a_transport_of_the_caller_s_ends_too(
+    stall: Script, peer: Callable[[Script], Peer], table: RouteTable
+) -> None:
+    """Nothing is known of its connections, so a cancel scope holds the call; an outer cancellation is not ours."""
+    first = iter([stall])
+    upstream = peer(lambda conversation: next(first, answer())(conversation))
+    transport = httpx.AsyncHTTPTransport()
+    async with create_async_client(settings_for(upstream), routes=table, transport=transport) as client:
+        begin = time.monotonic()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await client.get(URL)
+        assert BUDGET - 0.05 <= time.monotonic() - begin <= BUDGET + SLACK
+        assert isinstance(caught.value, httpx.ReadTimeout)
+        assert (await client.get(URL)).text == "ok"
+
+
+@pytest.mark.anyio
+async def test_a_transport_that_reports_nothing_is_ended_in_time(table: RouteTable) -> None:
+    """No events, no sockets: the clock starts at the begin."""
+
+    class Silent(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await anyio.sleep(30)
+            return httpx.Response(200)
+
+    settings = MeshSettings(mesh="none", buffer=0.1)
+    async with create_async_client(settings, routes=table, transport=Silent()) as client:
+        begin = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="pool"):
+            await client.get(URL)
+        assert time.monotonic() - begin <= BUDGET + SLACK
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "the caller's"])
+async def test_a_phase_of_the_caller_s_is_plain_httpx(
+    *, own: bool, peer: Callable[[Script], Peer], table: RouteTable
+) -> None:
+    """Silence longer than the caller's read timeout, within the budget: httpx's own error, in the body too."""
+    transport = httpx.AsyncHTTPTransport() if own else None
+    timeout = httpx.Timeout(None, read=0.1)
+    async with create_async_client(
+        settings_for(peer(stall_body)), routes=table, transport=transport, timeout=timeout
+    ) as client:
+        with pytest.raises(httpx.ReadTimeout) as caught:
+            await client.get(URL)
+    assert type(caught.value) is httpx.ReadTimeout
+
+
+def test_a_phase_of_the_caller_s_is_plain_httpx_in_a_thread_too(
+    peer: Callable[[Script], Peer], table: RouteTable
+) -> None:
+    """As the asynchronous one."""
+    timeout = httpx.Timeout(None, read=0.1)
+    with (
+        create_client(settings_for(peer(stall_body)), routes=table, timeout=timeout) as client,
+        pytest.raises(httpx.ReadTimeout) as caught,
+    ):
+        client.get(URL)
+    assert type(caught.value) is httpx.ReadTimeout
