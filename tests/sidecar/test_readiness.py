@@ -365,6 +365,7 @@ def test_the_error_depends_on_what_was_answered(
     """A proxy without configuration is another case than a port of somebody else."""
     sidecar.otherwise = status
     # A machine that stalls may spend a whole wait on one attempt; that is another answer, and another test's.
+    message, gate = "", gate_at(sidecar.url)
     for _ in range(5):
         gate = gate_at(sidecar.url)
         with pytest.raises(SidecarNotReady) as caught:
