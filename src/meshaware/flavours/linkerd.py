@@ -13,6 +13,8 @@ LINKERD = Flavour(
     title="Linkerd",
     # 200 once the proxy has its certificate, and for ever after: no use as a sign of health later on.
     ready_url="http://localhost:4191/ready",
+    # It looks for W3C's first, then for the several `x-b3-*`, and writes its span into the one it found.
+    one_trace_format=True,
     container="linkerd-proxy",
     marks=(
         Mark("label", "linkerd.io/control-plane-ns", re.compile(r".")),

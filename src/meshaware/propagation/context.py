@@ -20,8 +20,8 @@ from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.names import BAGGAGE, Pair
-from meshaware.propagation.outgoing import Cargo, Changes, changes, load, wanted_forms
-from meshaware.propagation.spans import live_baggage, live_trace_headers, tracing_loaded
+from meshaware.propagation.outgoing import Cargo, Changes, changes, load
+from meshaware.propagation.spans import arrival, live_baggage, live_trace_headers, tracing_loaded
 
 __all__ = [
     "Carried",
@@ -55,21 +55,23 @@ class Carried:
     Args:
         found: Lower-case names with values, as they came in. It must not change afterwards.
         hosts: Who may get them.
+        one: Whether trace headers go out in one format only, as the proxy of some meshes wants it.
     """
 
-    __slots__ = ("_cargo", "_found", "hosts")
+    __slots__ = ("_cargo", "_found", "hosts", "one")
 
-    def __init__(self, found: Sequence[Pair], hosts: HostPolicy) -> None:
+    def __init__(self, found: Sequence[Pair], hosts: HostPolicy, one: bool = False) -> None:  # noqa: FBT001, FBT002
         self._found = found
         self._cargo: Cargo | None = None
         self.hosts = hosts
+        self.one = one
 
     @property
     def cargo(self) -> Cargo:
         """What is fit to go out, for `changes`."""
         # Two threads may both do this; they come to the same.
         if self._cargo is None:
-            self._cargo = load(fit(self._found))
+            self._cargo = load(fit(self._found), one=self.one)
         return self._cargo
 
     @property
@@ -102,8 +104,12 @@ class _Binding(AbstractContextManager[None]):
     def __enter__(self) -> None:
         outer = current()
         hosts = self._hosts or (_default_hosts() if outer is None else outer.hosts)
-        pairs = self._pairs if outer is None else merge(outer.headers, self._pairs)
-        self._tokens.append(bind(Carried(pairs, hosts)))
+        pairs, one = self._pairs, False
+        if outer is not None:
+            pairs, one = merge(outer.headers, pairs), outer.one
+        elif tracing_loaded() and (arrived := arrival()) is not None:
+            pairs = merge(tuple(arrived.came.items()), pairs)
+        self._tokens.append(bind(Carried(pairs, hosts, one)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -186,7 +192,7 @@ def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict
     return {name.decode(): value.decode() for name, value in _changes(present).add if value.isascii()}
 
 
-def attach(raw: Sequence[Pair]) -> Sequence[Pair]:
+def attach(raw: Sequence[Pair], *, one: bool = False) -> Sequence[Pair]:
     """
     Return the headers with which a request goes to a host inside the mesh: its own, and what is carried.
 
@@ -195,31 +201,35 @@ def attach(raw: Sequence[Pair]) -> Sequence[Pair]:
 
     Args:
         raw: The request's headers in order, names in any case.
+        one: Whether the mesh wants trace headers in one format only; what is carried may say so as well.
 
     Returns:
         `raw` itself where there is nothing to change.
     """
     if current() is None and not tracing_loaded():
         return raw
-    add, drop = _changes({name.lower(): value for name, value in raw})
+    add, drop = _changes({name.lower(): value for name, value in raw}, one=one)
     if drop:
         raw = [pair for pair in raw if pair[0].lower() not in drop]
     return [*raw, *add] if add else raw
 
 
-def _changes(present: Mapping[bytes, bytes]) -> Changes:
+def _changes(present: Mapping[bytes, bytes], *, one: bool = False) -> Changes:
     carried = current()
-    cargo = _NOTHING if carried is None else carried.cargo
     if not tracing_loaded():
-        return changes(cargo, present)
-    single, multi = wanted_forms(cargo, present)
-    live = live_trace_headers(cargo.came, b3=single, multi=multi)
+        return changes(_NOTHING if carried is None else carried.cargo, present)
+    if carried is not None:
+        cargo, one = carried.cargo, one or carried.one
+    else:
+        arrived = arrival()
+        cargo = _NOTHING if arrived is None else load(arrived.came, one=one)
+    live = live_trace_headers(cargo.came)
     baggage = live_baggage(cargo.came.get(BAGGAGE))
     if baggage is None and BAGGAGE in cargo.came and BAGGAGE in present and present[BAGGAGE] == live_baggage(None):
         # OpenTelemetry wrote again what it read, and what it could not read is lost: what came goes in its place.
-        add, drop = changes(cargo, {name: present[name] for name in present if name != BAGGAGE}, live)
+        add, drop = changes(cargo, {name: present[name] for name in present if name != BAGGAGE}, live, one=one)
         return Changes(add, drop | {BAGGAGE})
-    return changes(cargo, present, live, baggage)
+    return changes(cargo, present, live, baggage, one=one)
 
 
 def _encoded(text: str | bytes) -> bytes:

@@ -71,6 +71,11 @@ class HeaderSet:
                 wanted.add(_name(item, word))
         return cls(wanted, prefixes)
 
+    @property
+    def names(self) -> frozenset[bytes]:
+        """The names that stand for themselves; prefixes mean further ones."""
+        return self._names
+
     def __or__(self, other: HeaderSet) -> HeaderSet:
         return HeaderSet(self._names | other._names, self._prefixes + other._prefixes)
 

@@ -29,11 +29,15 @@ from meshaware.propagation.names import (
     Pair,
 )
 
-__all__ = ["Cargo", "Changes", "changes", "load", "wanted_forms"]
+__all__ = ["Cargo", "Changes", "changes", "load", "wanted_names"]
 
 # Of the positions, those that differ between two spans of one trace.
 _SPANS = (TRACEPARENT, B3, X_B3_SPANID)
-_REWRITTEN = (SETS["w3c"] & TRACE_NAMES) | SETS["b3"]
+_W3C = SETS["w3c"] & TRACE_NAMES
+_B3_ALONE = frozenset({B3})
+_W3C_AND_B3 = _W3C | _B3_ALONE
+_W3C_AND_MULTI = _W3C | X_B3_NAMES
+_REWRITTEN = _W3C | SETS["b3"]
 _NONE: frozenset[bytes] = frozenset()
 
 
@@ -54,29 +58,47 @@ class Changes(NamedTuple):
     """Lower-case names to take away first; only beside a live span, where they tell of another."""
 
 
-def load(came: Mapping[bytes, bytes]) -> Cargo:
+def load(came: Mapping[bytes, bytes], *, one: bool = False) -> Cargo:
     """
     Decide what of the carried headers goes on by itself.
 
     A single `b3` beside `x-b3-traceid` stays behind: Envoys before 1.40 advance only the latter and read the
     former first, so that the two tell of different spans from the first proxy on.
+
+    Args:
+        came: What is carried, by name.
+        one: One format of trace headers and no more, for proxies that advance one of several: W3C's if it came.
     """
-    if B3 in came and X_B3_TRACEID in came:
-        return Cargo(came, tuple(pair for pair in came.items() if pair[0] != B3))
-    return Cargo(came, tuple(came.items()))
+    behind = _NONE
+    if one and TRACEPARENT in came:
+        behind = SETS["b3"]
+    elif B3 in came and X_B3_TRACEID in came:
+        behind = _B3_ALONE
+    goes = came.items() if behind.isdisjoint(came) else [pair for pair in came.items() if pair[0] not in behind]
+    return Cargo(came, tuple(goes))
 
 
-def wanted_forms(cargo: Cargo, present: Container[bytes]) -> tuple[bool, bool]:
+def wanted_names(cargo: Cargo, present: Container[bytes], *, one: bool = False) -> frozenset[bytes]:
     """
-    Tell in which forms of B3 a live span is written besides W3C: those that came in and those that are there.
+    Tell by which headers a live span is written: in W3C's format, and in the form of B3 that came in or is there.
 
-    Returns:
-        Whether as the single `b3`, and whether as several `x-b3-*`.
+    A single `b3` is written only where no `x-b3-*` goes, for the reason that `load` has. A trace that begins here goes
+    out as `x-b3-*`, too: the sidecar's tracer may know nothing else.
+
+    Args:
+        cargo: What is carried.
+        present: What the request has, by lower-case name.
+        one: One format and no more, for proxies that advance one of several.
     """
-    return (
-        B3 in cargo.came or B3 in present,
-        X_B3_TRACEID in present or not X_B3_NAMES.isdisjoint(cargo.came),
-    )
+    came = cargo.came
+    multi = X_B3_TRACEID in present or not X_B3_NAMES.isdisjoint(came)
+    single = not multi and (B3 in present or B3 in came)
+    if one:
+        return X_B3_NAMES if multi and TRACEPARENT not in came and TRACEPARENT not in present else _W3C
+    if single:
+        return _W3C_AND_B3
+    began_here = TRACEPARENT not in came and TRACEPARENT not in present
+    return _W3C_AND_MULTI if multi or began_here else _W3C
 
 
 def changes(
@@ -84,6 +106,8 @@ def changes(
     present: Mapping[bytes, bytes],
     live: Mapping[bytes, bytes] | None = None,
     baggage: bytes | None = None,
+    *,
+    one: bool = False,
 ) -> Changes:
     """
     Decide what is added to a request and what is taken from it.
@@ -91,8 +115,9 @@ def changes(
     Args:
         cargo: What is carried.
         present: What the request has, by lower-case name.
-        live: The live span in the forms that `wanted_forms` asks for; None where there is none.
+        live: The live span in every format; None where there is none.
         baggage: What goes in the place of the carried `baggage`.
+        one: As for `wanted_names`.
     """
     positioned = not POSITIONS.isdisjoint(present)
     if live is None and baggage is None and not positioned and cargo.came.keys().isdisjoint(present):
@@ -100,14 +125,16 @@ def changes(
     plain = {name: value for name, value in cargo.goes if name not in TRACE_NAMES}
     if baggage is not None:
         plain[BAGGAGE] = baggage
-    story = live
-    if story is None:
+    if live is None:
         story = {name: value for name, value in cargo.goes if name in TRACE_NAMES}
+    else:
+        names = wanted_names(cargo, present, one=one)
+        story = {name: value for name, value in live.items() if name in names}
     drop = _NONE
-    if positioned and not _tells(present, story):
+    if positioned and not _tells(present, story if live is None else live):
         story = {}
     elif live is not None:
-        drop = frozenset(name for name in _REWRITTEN.intersection(present) if present[name] != live.get(name))
+        drop = frozenset(name for name in _REWRITTEN.intersection(present) if present[name] != story.get(name))
     add = [pair for pair in plain.items() if pair[0] not in present]
     add += [pair for pair in story.items() if pair[0] not in present or pair[0] in drop]
     return Changes(add, drop)

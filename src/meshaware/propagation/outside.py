@@ -30,7 +30,7 @@ def detach(raw: Sequence[Pair]) -> Sequence[Pair]:
         return raw
     present = {name.lower(): value for name, value in raw}
     drop: set[bytes] = set()
-    live = live_trace_headers({}, b3=True, multi=True)
+    live = live_trace_headers()
     if live is not None and any(name in present and present[name] == live[name] for name in _POSITIONS):
         drop |= _WRITTEN
     baggage = present.get(BAGGAGE)

@@ -1,5 +1,5 @@
 """
-The trace headers of OpenTelemetry's live span.
+OpenTelemetry's live span, and the headers it was made from.
 
 The one file of this room that touches OpenTelemetry, and only where somebody else has loaded it: a process
 without tracing does not pay for the import.
@@ -11,25 +11,48 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from meshaware.propagation.fitness import MAX_LIST
-from meshaware.propagation.names import (
-    B3,
-    TRACEPARENT,
-    TRACESTATE,
-    X_B3_SAMPLED,
-    X_B3_SPANID,
-    X_B3_TRACEID,
-)
+from meshaware.propagation.names import B3, TRACEPARENT, X_B3_SPANID
+from meshaware.propagation.parent import Parent, read_parent
+from meshaware.propagation.telling import tell
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, TraceState
 
-__all__ = ["live_baggage", "live_trace_headers", "tracing_loaded", "without_client_spans"]
+__all__ = [
+    "Arrival",
+    "arrival",
+    "live_baggage",
+    "live_trace_headers",
+    "remember",
+    "tracing_loaded",
+    "without_client_spans",
+]
 
 _SAMPLED = 1
 _POSITIONS = (TRACEPARENT, X_B3_SPANID, B3)
+_KEY = "meshaware-arrival"
+
+
+class Arrival(NamedTuple):
+    """What meshaware's propagator has read from a request, and what OpenTelemetry was told of it."""
+
+    came: Mapping[bytes, bytes]
+    """The headers, as `fit` returned them: those of the trace, and others that the propagator carries."""
+    parent: Parent | None
+    local: bool = False
+    """
+    Whether spans go out with the decision that came, if it was against sampling: for services that record every
+    request whatever the mesh decided. What they call shall not do so as well.
+    """
+    span_id: int = 0
+    """Of the remote span that stands for the caller in OpenTelemetry's context; 0 where there is none."""
+    state: TraceState | None = None
+    """The tracestate of that span. Children have the same object, unless a sampler or the application changed it."""
 
 
 def tracing_loaded() -> bool:
@@ -37,39 +60,64 @@ def tracing_loaded() -> bool:
     return "opentelemetry.trace" in sys.modules
 
 
-def live_trace_headers(came: Mapping[bytes, bytes], *, b3: bool, multi: bool) -> dict[bytes, bytes] | None:
+def remember(context: Context, arrived: Arrival) -> Context:
+    """Return an OpenTelemetry context in which `arrival` tells of this request."""
+    from opentelemetry.context import set_value  # noqa: PLC0415
+
+    return set_value(_KEY, arrived, context)
+
+
+def arrival(context: Context | None = None) -> Arrival | None:
+    """Return what meshaware's propagator has read from the request in this OpenTelemetry context, or None."""
+    found = _get_value()(_KEY, context)
+    return found if isinstance(found, Arrival) else None
+
+
+def live_trace_headers(
+    came: Mapping[bytes, bytes] = MappingProxyType({}), context: Context | None = None
+) -> dict[bytes, bytes] | None:
     """
-    Write the live span as trace headers: W3C always, B3 as asked. None where no span is live.
+    Write the live span as trace headers in every format; None where no span is live.
 
     A span that only stands for the caller's, as instrumentation without a tracer provider leaves it, is not
     live when the headers that came in tell of it: those say more, such as that the sampling decision is left
     to the receiver.
 
     Args:
-        came: The headers that came in.
-        b3: Also as the single `b3`.
-        multi: Also as `x-b3-traceid`, `x-b3-spanid` and `x-b3-sampled`.
+        came: The headers that came in, where somebody else's propagator has read them.
+        context: OpenTelemetry's; default: the current one.
     """
     if not tracing_loaded():
         return None
-    position = _current_span()().get_span_context()
+    position = _current_span()(context).get_span_context()
     if not position.is_valid:
         return None
-    trace_id = b"%032x" % position.trace_id
-    span_id = b"%016x" % position.span_id
-    if position.is_remote and any(span_id in came.get(name, b"") for name in _POSITIONS):
-        return None
-    sampled = b"1" if position.trace_flags & _SAMPLED else b"0"
-    written = {TRACEPARENT: b"00-%b-%b-%02x" % (trace_id, span_id, position.trace_flags & 0xFF)}
+    arrived = arrival(context)
+    if position.is_remote:
+        if arrived is not None and arrived.span_id == position.span_id:
+            return None
+        span_id = b"%016x" % position.span_id
+        if any(span_id in came.get(name, b"") for name in _POSITIONS):
+            return None
+    parent = None
+    if arrived is not None:
+        parent = arrived.parent
+    elif came:
+        parent = read_parent(came)
+    flags = position.trace_flags & 0xFF
+    debug = short = False
+    # A decision that came alone has no trace of its own: it is about the one that begins here.
+    if parent is not None and parent.trace_id in (position.trace_id, 0):
+        debug, short = parent.debug, parent.short
+        if arrived is not None and arrived.local and parent.sampled is False:
+            flags &= ~_SAMPLED
+    tracestate = b""
     if position.trace_state:
-        written[TRACESTATE] = position.trace_state.to_header().encode("ascii", "ignore")
-    if b3:
-        written[B3] = b"%b-%b-%b" % (trace_id, span_id, sampled)
-    if multi:
-        written[X_B3_TRACEID] = trace_id
-        written[X_B3_SPANID] = span_id
-        written[X_B3_SAMPLED] = sampled
-    return written
+        if arrived is not None and arrived.parent is not None and position.trace_state is arrived.state:
+            tracestate = arrived.parent.tracestate
+        else:
+            tracestate = position.trace_state.to_header().encode("ascii", "ignore")
+    return tell(position.trace_id, position.span_id, flags, tracestate, debug=debug, short=short)
 
 
 def live_baggage(captured: bytes | None) -> bytes | None:
@@ -104,10 +152,17 @@ def without_client_spans() -> AbstractContextManager[None]:
 
 
 @cache
-def _current_span() -> Callable[[], Span]:
+def _current_span() -> Callable[[Context | None], Span]:
     from opentelemetry.trace import get_current_span  # noqa: PLC0415
 
     return get_current_span
+
+
+@cache
+def _get_value() -> Callable[[str, Context | None], object]:
+    from opentelemetry.context import get_value  # noqa: PLC0415
+
+    return get_value
 
 
 @cache

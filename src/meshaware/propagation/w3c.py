@@ -1,15 +1,16 @@
 """
 Whether `traceparent` and `tracestate` are what W3C Trace Context says.
 
-Source: https://www.w3.org/TR/trace-context-2/. Level 2 lets a key of `tracestate` begin with a digit and
-hold `@` anywhere else, which level 1 allowed in one form only; whatever level 1 accepts, level 2 accepts.
+Source: https://www.w3.org/TR/trace-context-2/. Level 2 lets a key of `tracestate` begin with a digit, which is
+accepted here. It also lets `@` stand anywhere in a key; here, as in level 1, it only stands between a tenant and
+a system: a list with any other key is thrown away whole by the next service that knows level 1 alone.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["match_traceparent", "valid_tracestate"]
+__all__ = ["match_traceparent", "tracestate_members", "valid_tracestate"]
 
 _MAX_MEMBERS = 32
 
@@ -19,7 +20,8 @@ _TRACEPARENT = re.compile(
     rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     rb"(?(later)(?:-[!-~]*)?)"
 )
-_MEMBER = rb"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\-.-<>-~]{0,255}[!-+\-.-<>-~]"
+_KEY = rb"(?:[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}|[a-z0-9][a-z0-9_\-*/]{0,255})"
+_MEMBER = _KEY + rb"=[ -+\-.-<>-~]{0,255}[!-+\-.-<>-~]"
 # Possessive, so that long runs of blanks are gone through once.
 _SPACED = rb"[ \t]*+(?:" + _MEMBER + rb")?[ \t]*+"
 _TRACESTATE = re.compile(rb"(?=[, \t]*+[a-z0-9])" + _SPACED + rb"(?:," + _SPACED + rb")*+")
@@ -30,13 +32,25 @@ match_traceparent = _TRACEPARENT.fullmatch
 
 
 def valid_tracestate(value: bytes) -> bool:
-    """
-    Tell whether the value is a list of at most 32 members, at least one of them not empty.
+    """Tell whether the value is a list of 1 to 32 members, each key once; members may be empty and do not count then."""
+    if _TRACESTATE.fullmatch(value) is None:
+        return False
+    if b"," not in value:
+        return True
+    keys = [key for key, _ in tracestate_members(value)]
+    return len(keys) <= _MAX_MEMBERS and len(set(keys)) == len(keys)
 
-    Two members of one key pass: a service that only passes the header on must not change it.
+
+def tracestate_members(value: bytes) -> list[tuple[bytes, bytes]]:
     """
-    if value.count(b",") >= _MAX_MEMBERS:
-        members = sum(1 for member in value.split(b",") if member.strip(b" \t"))
-        if members > _MAX_MEMBERS:
-            return False
-    return _TRACESTATE.fullmatch(value) is not None
+    Read the members of a list in order.
+
+    Args:
+        value: A list that `valid_tracestate` accepts.
+    """
+    members: list[tuple[bytes, bytes]] = []
+    for member in value.split(b","):
+        key, equals, text = member.strip(b" \t").partition(b"=")
+        if equals:
+            members.append((key, text))
+    return members

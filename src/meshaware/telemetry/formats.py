@@ -1,0 +1,162 @@
+"""
+Trace headers as OpenTelemetry's propagator: W3C and B3 read to the letter, and written as they came.
+
+OpenTelemetry's own (1.45) take the first of two `traceparent`, keep one of two members of `tracestate` with the same
+key, drop B3's decision where it comes alone, and sample nothing where B3 leaves the decision to the receiver
+(https://github.com/open-telemetry/opentelemetry-python/issues/4793). Here one propagator reads both formats, so that
+they cannot contradict each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from random import getrandbits
+from typing import Any, cast
+
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    TracerProvider,
+    TraceState,
+    get_tracer_provider,
+    set_span_in_context,
+)
+
+from meshaware.propagation.context import current
+from meshaware.propagation.fitness import fit
+from meshaware.propagation.names import SETS, Pair
+from meshaware.propagation.outgoing import changes, load
+from meshaware.propagation.parent import Parent, read_parent
+from meshaware.propagation.spans import Arrival, arrival, live_trace_headers, remember
+from meshaware.propagation.w3c import tracestate_members
+
+__all__ = ["TraceFormat", "carried_here", "read_pairs"]
+
+_NAMES = (SETS["w3c"] | SETS["b3"]) - {b"baggage"}
+_SAMPLED = 1
+
+
+class TraceFormat(TextMapPropagator):
+    """
+    Reads and writes W3C Trace Context (levels 1 and 2) and B3 (single and multiple headers) as one format.
+
+    Read: a valid `traceparent` counts before B3, and `x-b3-*` before a single `b3`. What is malformed or comes twice is
+    not read at all. Where B3 leaves the decision to the receiver, the sampler of this process decides as it does for
+    a trace that begins here.
+
+    Written: in each format that came, in agreement; where none came, in W3C's and as `x-b3-*`. A span that only
+    stands for the caller's goes out as it came, byte for byte.
+
+    Args:
+        provider: Whose sampler decides. Default: the process's tracer provider, asked for each time.
+        one: Write one format and no more, for meshes whose proxy advances one of several.
+        local: Write the decision of the mesh where it was against sampling, also if this process sampled.
+    """
+
+    def __init__(self, provider: TracerProvider | None = None, *, one: bool = False, local: bool = False) -> None:
+        self._provider = provider
+        self._one = one
+        self._local = local
+
+    @property
+    def fields(self) -> set[str]:
+        """Every header that `inject` may write."""
+        return {name.decode() for name in _NAMES}
+
+    # The carriers are Any: OpenTelemetry types getters and setters by a variable that no caller can bind.
+    def extract(self, carrier: Any, context: Context | None = None, getter: Any = default_getter) -> Context:
+        """Read the request's position in its trace into a context."""
+        return self._arrive(self._found(carrier, getter), Context() if context is None else context)
+
+    def inject(self, carrier: Any, context: Context | None = None, setter: Any = default_setter) -> None:
+        """Write the position of the context's span; nothing where there is none."""
+        for name, value in self._leaving({}, context):
+            setter.set(carrier, name.decode(), value.decode("latin-1"))
+
+    def _found(self, carrier: Any, getter: Any) -> list[Pair]:
+        return read_pairs(carrier, getter, _NAMES, _NAMES)
+
+    def _arrive(self, found: list[Pair], context: Context) -> Context:
+        if not found:
+            return context
+        came = fit(found)
+        parent = read_parent(came)
+        if parent is None:
+            # Whoever came before in a list of propagators may have believed what is not to be believed.
+            if any(name in _NAMES for name, _ in found):
+                context = set_span_in_context(INVALID_SPAN, context)
+            return remember(context, Arrival(came, None, self._local))
+        position = self._position(parent)
+        if position is None:
+            return remember(set_span_in_context(INVALID_SPAN, context), Arrival(came, parent, self._local))
+        arrived = Arrival(came, parent, self._local, position.span_id, position.trace_state)
+        return remember(set_span_in_context(NonRecordingSpan(position), context), arrived)
+
+    def _position(self, parent: Parent) -> SpanContext | None:
+        trace_id, span_id, flags = parent.trace_id, parent.span_id, parent.flags
+        if not trace_id:
+            if flags or self._local:
+                return None
+            # A decision against sampling that came without a trace. Samplers heed a parent and nothing else.
+            trace_id, span_id = getrandbits(127) + 1, getrandbits(63) + 1
+        if flags is None:
+            flags = _SAMPLED if self._samples(trace_id) else 0
+        members = [(key.decode(), value.decode()) for key, value in tracestate_members(parent.tracestate)]
+        return SpanContext(trace_id, span_id, True, TraceFlags(flags), TraceState(members) if members else None)  # noqa: FBT003
+
+    def _samples(self, trace_id: int) -> bool:
+        """Ask this process's sampler, as for a trace that begins here; only the SDK's providers have one."""
+        provider = get_tracer_provider() if self._provider is None else self._provider
+        sampler: Any = getattr(provider, "sampler", None)
+        if sampler is None:
+            return False
+        decision = sampler.should_sample(Context(), trace_id, "", SpanKind.SERVER).decision
+        return bool(decision.is_sampled())
+
+    def _leaving(self, present: Mapping[bytes, bytes], context: Context | None) -> Iterable[Pair]:
+        came = carried_here(context)
+        traced = {name: value for name, value in came.items() if name in _NAMES}
+        live = live_trace_headers(came, context)
+        return changes(load(traced, one=self._one), present, live, one=self._one).add
+
+
+def carried_here(context: Context | None) -> Mapping[bytes, bytes]:
+    """What is carried: what is bound in this task, or else what a propagator of this room read into the context."""
+    carried = current()
+    if carried is not None:
+        return carried.cargo.came
+    arrived = arrival(context)
+    return {} if arrived is None else arrived.came
+
+
+def read_pairs(carrier: Any, getter: Any, names: Container[bytes], asked: Iterable[bytes]) -> list[Pair]:
+    """
+    Read headers from whatever OpenTelemetry's instrumentation hands over as a carrier, each line of each header.
+
+    Args:
+        carrier: An ASGI scope and the headers of httpx and Starlette are read directly, since their getters go through
+            all headers for each name. Everything else is asked through its getter.
+        getter: The carrier's.
+        names: Lower-case names that are wanted.
+        asked: Those of them that a getter is asked for.
+    """
+    raw = _raw(carrier)
+    if raw is not None:
+        return [(key, value) for name, value in raw if (key := name.lower()) in names]
+    found: list[Pair] = []
+    for name in asked:
+        values: list[Any] | None = getter.get(carrier, name.decode())
+        found += [(name, str(value).encode("latin-1", "replace")) for value in values or ()]
+    return found
+
+
+def _raw(carrier: Any) -> list[Pair] | None:
+    raw: Any = getattr(carrier, "raw", None)
+    if isinstance(carrier, dict) and "type" in carrier:
+        raw = cast("dict[str, Any]", carrier).get("headers")
+    return raw if isinstance(raw, list) and all(type(name) is bytes for name, _ in cast("list[Any]", raw)) else None
