@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
+from typing import Any
 from weakref import WeakSet
 
-__all__ = ["announce_client", "on_client"]
+__all__ = ["announce_client", "copy_request", "on_client"]
 
 _clients: WeakSet[object] = WeakSet()
 _callbacks: list[Callable[[object], None]] = []
@@ -48,3 +49,14 @@ def on_client(callback: Callable[[object], None]) -> None:
         alive = tuple(_clients)
     for client in alive:
         callback(client)
+
+
+def copy_request(request: object) -> Any:
+    """
+    Return a request of httpx or httpx2 that shares the stream of another, so that a layer may change its headers.
+
+    Neither library has such a copy: `copy.copy` takes the way of pickling, which loses the stream and the extensions.
+    """
+    twin = object.__new__(type(request))
+    vars(twin).update(vars(request))
+    return twin

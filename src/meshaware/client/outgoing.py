@@ -18,6 +18,7 @@ from meshaware.client.refusal import was_refused
 from meshaware.deadline import current_deadline
 from meshaware.durations import format_duration
 from meshaware.flavours import detect
+from meshaware.instrumentation import copy_request
 from meshaware.propagation.context import attach
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.outside import detach
@@ -60,6 +61,7 @@ class Outgoing:
         self._sidecar = _address(settings.outbound_proxy)
         workload = settings.workload
         mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
+        self._one = mesh.flavour.one_trace_format
         self._captor = mesh.flavour.title if mesh.settled and mesh.flavour.container is not None else None
         self._allowances: dict[int, tuple[Budget, Allowance]] = {}
         self._said: set[str] = set()
@@ -73,7 +75,7 @@ class Outgoing:
         plain = url.raw_scheme == b"http"
         authority = next((value for name, value in raw if name.lower() == b"host"), host)
         inside = self._hosts.inside(host) and self._hosts.inside(authority)
-        attached = attach(raw) if inside else detach(raw)
+        attached = attach(raw, one=self._one) if inside else detach(raw)
         if attached is not raw:
             headers = type(headers)(attached)
         route = None
@@ -96,7 +98,7 @@ class Outgoing:
         whole: Whole | None = request.extensions.get(WHOLE)
         call = Call(f"{request.method} {url}", route, allowance, self._until(options), whole)
         extensions["timeout"] = allowance.phases
-        leaving = _copy(request)
+        leaving = copy_request(request)
         leaving.headers, leaving.extensions = headers, extensions
         if self._sidecar is not None and inside and plain:
             leaving.url = url.copy_with(host=self._sidecar[0], port=self._sidecar[1])
@@ -162,13 +164,6 @@ class Outgoing:
             return f"the sidecar at {self._sidecar[0]}:{self._sidecar[1]}"
         # A sidecar that captures the traffic accepts every connection and answers 503 for an upstream that is down.
         return f"the sidecar ({self._captor})" if self._captor is not None and was_refused(error) else None
-
-
-def _copy(request: object) -> Any:
-    # Neither library has a copy that shares the stream; a shallow one is what every attribute means.
-    twin = object.__new__(type(request))
-    vars(twin).update(vars(request))
-    return twin
 
 
 def _address(proxy: str | None) -> tuple[str, int] | None:

@@ -93,17 +93,9 @@ def live_trace_headers(
     if not position.is_valid:
         return None
     arrived = arrival(context)
-    if position.is_remote:
-        if arrived is not None and arrived.span_id == position.span_id:
-            return None
-        span_id = b"%016x" % position.span_id
-        if any(span_id in came.get(name, b"") for name in _POSITIONS):
-            return None
-    parent = None
-    if arrived is not None:
-        parent = arrived.parent
-    elif came:
-        parent = read_parent(came)
+    if position.is_remote and _stands_for_caller(position.span_id, arrived, came):
+        return None
+    parent = read_parent(came) if arrived is None else arrived.parent
     flags = position.trace_flags & 0xFF
     debug = short = False
     # A decision that came alone has no trace of its own: it is about the one that begins here.
@@ -111,13 +103,24 @@ def live_trace_headers(
         debug, short = parent.debug, parent.short
         if arrived is not None and arrived.local and parent.sampled is False:
             flags &= ~_SAMPLED
-    tracestate = b""
-    if position.trace_state:
-        if arrived is not None and arrived.parent is not None and position.trace_state is arrived.state:
-            tracestate = arrived.parent.tracestate
-        else:
-            tracestate = position.trace_state.to_header().encode("ascii", "ignore")
+    tracestate = _tracestate(position.trace_state, arrived)
     return tell(position.trace_id, position.span_id, flags, tracestate, debug=debug, short=short)
+
+
+def _stands_for_caller(span_id: int, arrived: Arrival | None, came: Mapping[bytes, bytes]) -> bool:
+    if arrived is not None and arrived.span_id == span_id:
+        return True
+    text = b"%016x" % span_id
+    return any(text in came.get(name, b"") for name in _POSITIONS)
+
+
+def _tracestate(state: TraceState, arrived: Arrival | None) -> bytes:
+    if not state:
+        return b""
+    # OpenTelemetry knows level 1 only: what it was not told of goes on as long as nobody changed the rest.
+    if arrived is not None and arrived.parent is not None and state is arrived.state:
+        return arrived.parent.tracestate
+    return state.to_header().encode("ascii", "ignore")
 
 
 def live_baggage(captured: bytes | None) -> bytes | None:

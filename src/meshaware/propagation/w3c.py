@@ -32,7 +32,7 @@ match_traceparent = _TRACEPARENT.fullmatch
 
 
 def valid_tracestate(value: bytes) -> bool:
-    """Tell whether the value is a list of 1 to 32 members, each key once; members may be empty and do not count then."""
+    """Tell whether the value is a list of 1 to 32 members, each key once; empty members do not count."""
     if _TRACESTATE.fullmatch(value) is None:
         return False
     if b"," not in value:

@@ -36,7 +36,25 @@ def instrument_client(client: object, provider: TracerProvider) -> bool:
     if instrumentor is None:
         return False
     instrumentor.instrument_client(client, tracer_provider=provider)
+    _let_unsampled_pass(client, provider)
     return True
+
+
+def _let_unsampled_pass(client: Any, provider: TracerProvider) -> None:
+    """
+    Put our layer around OpenTelemetry's, at each transport.
+
+    `_transport` and `_mounts` are where both libraries keep them; OpenTelemetry's instrumentation relies on the same.
+    """
+    from meshaware.telemetry.bypass import AsyncClientBypass, ClientBypass, heeds_the_mesh  # noqa: PLC0415 (as above)
+
+    heed = heeds_the_mesh(provider)
+    for name, layer in (("handle_request", ClientBypass), ("handle_async_request", AsyncClientBypass)):
+        transports: list[Any] = [client._transport, *client._mounts.values()]  # noqa: SLF001
+        for transport in transports:
+            traced: Any = None if transport is None else vars(transport).get(name)
+            if traced is not None and not isinstance(traced, ClientBypass):
+                setattr(transport, name, layer(traced, getattr(type(transport), name).__get__(transport), heed=heed))
 
 
 def instrument_httpx(provider: TracerProvider) -> None:

@@ -9,9 +9,9 @@ they cannot contradict each other.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from random import getrandbits
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
@@ -35,7 +35,7 @@ from meshaware.propagation.parent import Parent, read_parent
 from meshaware.propagation.spans import Arrival, arrival, live_trace_headers, remember
 from meshaware.propagation.w3c import tracestate_members
 
-__all__ = ["TraceFormat", "carried_here", "read_pairs"]
+__all__ = ["Names", "TraceFormat", "carried_here", "read_pairs"]
 
 _NAMES = (SETS["w3c"] | SETS["b3"]) - {b"baggage"}
 _SAMPLED = 1
@@ -106,8 +106,10 @@ class TraceFormat(TextMapPropagator):
             trace_id, span_id = getrandbits(127) + 1, getrandbits(63) + 1
         if flags is None:
             flags = _SAMPLED if self._samples(trace_id) else 0
-        members = [(key.decode(), value.decode()) for key, value in tracestate_members(parent.tracestate)]
-        return SpanContext(trace_id, span_id, True, TraceFlags(flags), TraceState(members) if members else None)  # noqa: FBT003
+        state = None
+        if parent.tracestate:
+            state = TraceState([(key.decode(), value.decode()) for key, value in tracestate_members(parent.tracestate)])
+        return SpanContext(trace_id, span_id, True, TraceFlags(flags), state)  # noqa: FBT003
 
     def _samples(self, trace_id: int) -> bool:
         """Ask this process's sampler, as for a trace that begins here; only the SDK's providers have one."""
@@ -134,7 +136,13 @@ def carried_here(context: Context | None) -> Mapping[bytes, bytes]:
     return {} if arrived is None else arrived.came
 
 
-def read_pairs(carrier: Any, getter: Any, names: Container[bytes], asked: Iterable[bytes]) -> list[Pair]:
+class Names(Protocol):
+    """What can say whether a lower-case name is one of it."""
+
+    def __contains__(self, name: bytes, /) -> bool: ...
+
+
+def read_pairs(carrier: Any, getter: Any, names: Names, asked: Iterable[bytes]) -> list[Pair]:
     """
     Read headers from whatever OpenTelemetry's instrumentation hands over as a carrier, each line of each header.
 
@@ -143,20 +151,26 @@ def read_pairs(carrier: Any, getter: Any, names: Container[bytes], asked: Iterab
             all headers for each name. Everything else is asked through its getter.
         getter: The carrier's.
         names: Lower-case names that are wanted.
-        asked: Those of them that a getter is asked for.
+        asked: What a getter is asked for that cannot tell which names there are.
     """
     raw = _raw(carrier)
     if raw is not None:
         return [(key, value) for name, value in raw if (key := name.lower()) in names]
+    keys: list[str] = getter.keys(carrier) or [name.decode() for name in asked]
     found: list[Pair] = []
-    for name in asked:
-        values: list[Any] | None = getter.get(carrier, name.decode())
-        found += [(name, str(value).encode("latin-1", "replace")) for value in values or ()]
+    for text in keys:
+        name = text.lower().encode()
+        if name in names:
+            values: list[Any] | None = getter.get(carrier, text)
+            found += [(name, str(value).encode("latin-1", "replace")) for value in values or ()]
     return found
 
 
 def _raw(carrier: Any) -> list[Pair] | None:
     raw: Any = getattr(carrier, "raw", None)
-    if isinstance(carrier, dict) and "type" in carrier:
-        raw = cast("dict[str, Any]", carrier).get("headers")
-    return raw if isinstance(raw, list) and all(type(name) is bytes for name, _ in cast("list[Any]", raw)) else None
+    if isinstance(carrier, dict):
+        scope = cast("dict[str, Any]", carrier)
+        raw = scope.get("headers") if "type" in scope else None
+    # Neither an ASGI scope nor a client's headers, and some of whose attributes only look like it.
+    lines = cast("list[Pair]", raw) if isinstance(raw, list) else None
+    return lines if lines and type(lines[0][0]) is bytes else None

@@ -81,7 +81,12 @@ class MeshPropagator(TraceFormat):
                 setter.set(carrier, name.decode(), value.decode("latin-1"))
 
     def _inject_trace(
-        self, carrier: Any, came: Mapping[bytes, bytes], present: Mapping[bytes, bytes], context: Context | None, setter: Any
+        self,
+        carrier: Any,
+        came: Mapping[bytes, bytes],
+        present: Mapping[bytes, bytes],
+        context: Context | None,
+        setter: Any,
     ) -> None:
         cargo = load({name: value for name, value in came.items() if name in _TRACE}, one=self._one)
         live = live_trace_headers(came, context)
@@ -96,9 +101,7 @@ class MeshPropagator(TraceFormat):
                 setter.set(carrier, name.decode(), value.decode("latin-1"))
 
     def _found(self, carrier: Any, getter: Any) -> list[Pair]:
-        keys: list[str] = getter.keys(carrier)
-        asked = self._headers.names | {key for each in keys if (key := each.lower().encode()) in self._headers}
-        return [pair for pair in read_pairs(carrier, getter, self._headers, asked) if pair[0] != BAGGAGE]
+        return [pair for pair in read_pairs(carrier, getter, self._headers, self._headers.names) if pair[0] != BAGGAGE]
 
     def _inside(self, carrier: Any) -> bool | None:
         """Whether the host that a carrier shows is inside the mesh; None where it shows none."""
@@ -115,10 +118,8 @@ class MeshPropagator(TraceFormat):
 def _present(carrier: Any) -> dict[bytes, bytes]:
     if not isinstance(carrier, Mapping):
         return {}
-    return {
-        str(name).lower().encode(): str(value).encode("latin-1", "replace")
-        for name, value in cast("Mapping[Any, Any]", carrier).items()
-    }
+    headers = cast("Mapping[object, object]", carrier)
+    return {str(name).lower().encode(): str(value).encode("latin-1", "replace") for name, value in headers.items()}
 
 
 def _take_off(carrier: Any, names: list[bytes]) -> None:

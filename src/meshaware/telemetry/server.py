@@ -79,6 +79,7 @@ def instrument_app(app: Any, provider: TracerProvider, quiet: Collection[str] = 
     is_fastapi = any(cls.__module__.partition(".")[0] == "fastapi" for cls in type(app).__mro__)
     build: Callable[[], Any] = app.build_middleware_stack
     layer = _fastapi_layer(app, arguments) if is_fastapi else _starlette_layer(app, arguments)
+    layer = _with_bypass(layer, provider)
     app.build_middleware_stack = lambda: _insert(build(), layer)
     if app.middleware_stack is not None:
         app.middleware_stack = _insert(app.middleware_stack, layer)
@@ -95,6 +96,13 @@ def _insert(stack: Any, layer: Layer) -> Any:
         return layer(stack)
     parent.app = layer(core)
     return stack
+
+
+def _with_bypass(layer: Layer, provider: TracerProvider) -> Layer:
+    # Imports what reads OTEL_PROPAGATORS, which by now has been looked at.
+    from meshaware.telemetry.bypass import ServerBypass, heeds_the_mesh  # noqa: PLC0415
+
+    return (lambda core: ServerBypass(layer(core), core)) if heeds_the_mesh(provider) else layer
 
 
 def _fastapi_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
