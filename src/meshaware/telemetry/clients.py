@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry.trace import TracerProvider
 
@@ -52,9 +52,11 @@ def _let_unsampled_pass(client: Any, provider: TracerProvider) -> None:
     for name, layer in (("handle_request", ClientBypass), ("handle_async_request", AsyncClientBypass)):
         transports: list[Any] = [client._transport, *client._mounts.values()]  # noqa: SLF001
         for transport in transports:
-            traced: Any = None if transport is None else vars(transport).get(name)
+            own: dict[str, Any] = getattr(transport, "__dict__", {})
+            traced = own.get(name)
             if traced is not None and not isinstance(traced, ClientBypass):
-                setattr(transport, name, layer(traced, getattr(type(transport), name).__get__(transport), heed=heed))
+                cls = cast("type[Any]", type(transport))
+                setattr(transport, name, layer(traced, getattr(cls, name).__get__(transport), heed=heed))
 
 
 def instrument_httpx(provider: TracerProvider) -> None:
