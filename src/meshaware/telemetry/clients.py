@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
 from opentelemetry.trace import TracerProvider
 
@@ -55,8 +55,12 @@ def _let_unsampled_pass(client: Any, provider: TracerProvider) -> None:
             own: dict[str, Any] = getattr(transport, "__dict__", {})
             traced = own.get(name)
             if traced is not None and not isinstance(traced, ClientBypass):
-                cls = cast("type[Any]", type(transport))
-                setattr(transport, name, layer(traced, getattr(cls, name).__get__(transport), heed=heed))
+                setattr(transport, name, layer(traced, _own(transport, name), heed=heed))
+
+
+def _own(transport: object, name: str) -> Any:
+    """The method that OpenTelemetry's layer hides."""
+    return getattr(type(transport), name).__get__(transport)
 
 
 def instrument_httpx(provider: TracerProvider) -> None:
