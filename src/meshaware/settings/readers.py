@@ -41,7 +41,7 @@ _MAX_COUNT = 1000
 _MAX_TEXT = 1024
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_SAMPLING = ("mesh", "always")
+_SAMPLING: tuple[Literal["mesh", "always"], ...] = ("mesh", "always")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
 _HOST = re.compile(r"[^\s/@,]{1,255}(/[0-9]{1,3})?", re.ASCII)
 _HOST_AND_PORT = re.compile(r"[^\s/@,]{1,255}")
@@ -146,8 +146,9 @@ def read_domain(value: object) -> str:
 def read_sampling(value: object) -> Literal["mesh", "always"] | float:
     """`mesh`, `always`, or a ratio: a number from 0 to 1, also as text."""
     text = value.strip().lower() if isinstance(value, str) else ""
-    if text in _SAMPLING:
-        return cast("Literal['mesh', 'always']", text)
+    for word in _SAMPLING:
+        if text == word:
+            return word
     if _RATIO.fullmatch(text):
         value = float(text)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
