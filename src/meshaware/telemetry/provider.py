@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
 from meshaware.telemetry.exporter import span_processors
 from meshaware.telemetry.resource import resource_attributes
+from meshaware.telemetry.sampling import Sampling, make_sampler
 from meshaware.telemetry.variables import declared_resource
 
 if TYPE_CHECKING:
@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 
 __all__ = ["install_provider", "make_provider"]
 
+_AS_THE_MESH = Sampling()
 
-def make_provider(plan: Plan, workload: Workload, environ: Mapping[str, str]) -> TracerProvider:
+
+def make_provider(
+    plan: Plan,
+    workload: Workload,
+    environ: Mapping[str, str],
+    sampling: Sampling = _AS_THE_MESH,
+    mesh: str | None = None,
+) -> TracerProvider:
     """
-    Build a tracer provider that names this workload and exports as planned.
+    Build a tracer provider that names this workload and its mesh, samples as chosen and exports as planned.
 
     It does not shut itself down at exit, because the SDK's way to do that has no bound.
 
@@ -32,11 +40,10 @@ def make_provider(plan: Plan, workload: Workload, environ: Mapping[str, str]) ->
     """
     # What the variables declare is handed over as well: the SDK lets attributes from code win over its
     # variables.
-    attributes = resource_attributes(workload, declared_resource(environ))
+    attributes = resource_attributes(workload, declared_resource(environ), mesh)
     processors = span_processors(plan)
     provider = TracerProvider(
-        # The SDK complains of a variable that is there and empty.
-        sampler=None if environ.get("OTEL_TRACES_SAMPLER") else DEFAULT_ON,
+        sampler=make_sampler(sampling),
         resource=Resource.create(dict(attributes)),
         shutdown_on_exit=False,
     )
