@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
@@ -14,6 +15,8 @@ from opentelemetry.trace import NoOpTracerProvider
 
 from meshaware.telemetry.sampling import Sampling, make_sampler
 from meshaware.telemetry.watch import SamplingWatch, watch_of
+
+PAGE = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
 
 
 class Clock:
@@ -126,6 +129,7 @@ def test_the_line_says_what_was_seen_what_follows_and_what_to_change(
         " randomSamplingPercentage in a Telemetry resource, or meshConfig.defaultConfig.tracing.sampling), or set"
         " MESHAWARE_SAMPLING=always to keep this service's spans whatever the mesh decides"
     )
+    assert f"\nWARNING meshaware.telemetry: {record.getMessage()}\n" in PAGE
 
 
 @pytest.mark.parametrize("sampled", [False, True])

@@ -18,9 +18,21 @@ if TYPE_CHECKING:
     from meshaware.settings import Workload
     from meshaware.telemetry.variables import Plan
 
-__all__ = ["install_provider", "make_provider"]
+__all__ = ["install_provider", "make_provider", "make_resource"]
 
 _AS_THE_MESH = Sampling()
+
+
+def make_resource(workload: Workload, environ: Mapping[str, str], mesh: str | None = None) -> Resource:
+    """
+    Name this workload and its mesh.
+
+    Raises:
+        SettingsError: See `declared_resource`.
+    """
+    # What the variables declare is handed over as well: the SDK lets attributes from code win over its
+    # variables.
+    return Resource.create(dict(resource_attributes(workload, declared_resource(environ), mesh)))
 
 
 def make_provider(
@@ -38,13 +50,11 @@ def make_provider(
     Raises:
         SettingsError: See `span_processors` and `declared_resource`.
     """
-    # What the variables declare is handed over as well: the SDK lets attributes from code win over its
-    # variables.
-    attributes = resource_attributes(workload, declared_resource(environ), mesh)
+    resource = make_resource(workload, environ, mesh)
     processors = span_processors(plan)
     provider = TracerProvider(
         sampler=make_sampler(sampling),
-        resource=Resource.create(dict(attributes)),
+        resource=resource,
         shutdown_on_exit=False,
     )
     for processor in processors:
