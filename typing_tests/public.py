@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_type
+from typing import Literal, assert_type
 
 import httpx
 from fastapi import FastAPI
@@ -38,6 +38,8 @@ def settings() -> None:
     assert_type(found.workload.namespace, str | None)
     assert_type(found.origins, Mapping[str, str])
     assert_type(load_workload(found), Workload)
+    assert_type(MeshSettings(sampling=0.01, trace_hosts="partner.example").sampling, Literal["mesh", "always"] | float)
+    MeshSettings(sampling="alway")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     MeshSettings(mesh="envoy")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     MeshSettings(timout="2s")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshaware.errors import SettingsError
-from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.hosts import HostList, HostPolicy
 
 
 @pytest.mark.parametrize(
@@ -135,20 +135,20 @@ def test_everything_else_is_outside(host: str | bytes) -> None:
     assert not HostPolicy().inside(host)
 
 
-LISTED = HostPolicy(
-    [
-        "api.corp.example",
-        ".mesh.corp.example",
-        "*.wild.example",
-        "LocalHost",
-        "127.0.0.1",
-        "10.1.0.0/16",
-        "[fd00::5]",
-        "fd01::/32",
-        "xn--bcher-kva.example.",
-        "bare.example.",
-    ]
-)
+ITEMS = [
+    "api.corp.example",
+    ".mesh.corp.example",
+    "*.wild.example",
+    "LocalHost",
+    "127.0.0.1",
+    "10.1.0.0/16",
+    "[fd00::5]",
+    "fd01::/32",
+    "xn--bcher-kva.example.",
+    "bare.example.",
+]
+LISTED = HostPolicy(ITEMS)
+LIST = HostList(ITEMS, variable="MESHAWARE_TRACE_HOSTS")
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,13 @@ LISTED = HostPolicy(
         "fd01::1",
         "xn--bcher-kva.example",
         "bare.example",
-        "orders",
+        "bare.example.",
     ],
 )
 def test_what_is_listed_is_inside(host: str) -> None:
+    """Of the mesh, and of a mere list."""
     assert LISTED.inside(host)
+    assert LIST.inside(host)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +204,18 @@ def test_what_is_listed_is_inside(host: str) -> None:
 )
 def test_what_only_looks_like_it_is_not(host: str) -> None:
     assert not LISTED.inside(host)
+    assert not LIST.inside(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["orders", "orders.shop.svc", "orders.shop.svc.cluster.local", "a.svc.clusterset.local"]
+)
+def test_a_mere_list_knows_nothing_of_the_mesh(host: str) -> None:
+    """Nor does an empty one hold everything."""
+    assert LISTED.inside(host)
+    assert not LIST.inside(host)
+    assert not HostList(variable="X").inside(host)
+    assert HostList([host], variable="X").inside(host)
 
 
 @pytest.mark.parametrize("domain", ["mesh.corp", "Mesh.Corp.", ".mesh.corp"])
@@ -244,10 +258,13 @@ def test_a_cluster_domain_is_a_domain(domain: str) -> None:
     ],
 )
 def test_what_is_no_host_cannot_be_listed(item: str, hint: str) -> None:
-    with pytest.raises(SettingsError, match="MESHAWARE_MESH_HOSTS names") as caught:
+    with pytest.raises(SettingsError, match=r"^MESHAWARE_MESH_HOSTS names") as caught:
         HostPolicy(["orders", item])
     assert hint in str(caught.value)
     assert len(str(caught.value)) < 400
+    with pytest.raises(SettingsError, match=r"^MESHAWARE_TRACE_HOSTS names") as caught:
+        HostList(["orders", item], variable="MESHAWARE_TRACE_HOSTS")
+    assert hint in str(caught.value)
 
 
 def test_a_list_may_be_one_string_and_hold_empty_items() -> None:
@@ -261,6 +278,16 @@ def test_policies_compare_hash_and_show_themselves() -> None:
     assert one != HostPolicy(cluster_domain="x.y")
     assert one != 1
     assert repr(one) == "HostPolicy(['a.b', 'b.c', '10.0.0.1/32'], cluster_domain='cluster.local')"
+
+
+def test_lists_compare_hash_and_show_themselves() -> None:
+    """By what they hold, whoever listed it; a list and a policy are two things."""
+    one, other = HostList("b.c,.a.b,10.0.0.1", variable="X"), HostList(["10.0.0.1/32", "*.a.b", "b.c"], variable="Y")
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != HostPolicy("b.c,.a.b,10.0.0.1")
+    assert HostPolicy("b.c,.a.b,10.0.0.1") != one
+    assert repr(one) == "HostList(['b.c', '.a.b', '10.0.0.1/32'])"
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -288,6 +315,9 @@ def test_a_name_of_full_length_is_still_read() -> None:
 def test_no_host_makes_it_fail_and_asking_twice_changes_nothing(host: str | bytes) -> None:
     policy = HostPolicy(["10.0.0.0/8", ".corp.example"])
     assert policy.inside(host) is policy.inside(host)
+    listed = HostList(["10.0.0.0/8", ".corp.example"], variable="X")
+    assert listed.inside(host) is listed.inside(host)
+    assert policy.inside(host) or not listed.inside(host)
 
 
 LABEL = st.from_regex(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)

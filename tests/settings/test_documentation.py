@@ -55,6 +55,7 @@ def _pod(template: Mapping[str, Any]) -> dict[str, Any]:
     labels |= {"service.istio.io/canonical-name": "inventory", "service.istio.io/canonical-revision": "1.4.2"}
     fields: dict[str, Any] = {
         "metadata.name": "inventory-7d4b9c6f5b-x2x9q",
+        "metadata.uid": "0f0c3b5e-6b7c-4b8e-9d51-3a0d5d2a9d11",
         "metadata.namespace": "shop",
         "metadata.labels": labels,
         "metadata.annotations": {
@@ -91,6 +92,7 @@ def test_the_deployment_gives_a_pod_every_fact(
 
     assert settings.workload.model_dump(exclude={"origins"}) == {
         "pod_name": "inventory-7d4b9c6f5b-x2x9q",
+        "pod_uid": "0f0c3b5e-6b7c-4b8e-9d51-3a0d5d2a9d11",
         "namespace": "shop",
         "service_account": "inventory",
         "workload_name": "inventory",
@@ -109,6 +111,7 @@ def test_the_deployment_gives_a_pod_every_fact(
     facts = {name.removeprefix("workload."): origin for name, origin in settings.origins.items() if "." in name}
     assert facts == {
         "pod_name": "env POD_NAME",
+        "pod_uid": "env POD_UID",
         "namespace": "env POD_NAMESPACE",
         "service_account": "env SERVICE_ACCOUNT",
         "workload_name": "env ISTIO_META_WORKLOAD_NAME",

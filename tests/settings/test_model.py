@@ -41,7 +41,9 @@ def test_without_anything_the_defaults_hold() -> None:
         "budget_policy": "ceiling",
         "deadlines": "enforce",
         "mesh_hosts": (),
+        "trace_hosts": (),
         "headers": (),
+        "sampling": "mesh",
         "cluster_domain": "cluster.local",
         "admin_url": None,
         "ready_url": None,
@@ -76,6 +78,8 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "MESHAWARE_BUDGET_POLICY": "tight",
         "MESHAWARE_DEADLINES": "observe",
         "MESHAWARE_MESH_HOSTS": "payments, .corp.example",
+        "MESHAWARE_TRACE_HOSTS": "partner.example,10.1.0.0/16",
+        "MESHAWARE_SAMPLING": "0.01",
         "MESHAWARE_READY_FATAL": "false",
         "POD_NAMESPACE": "shop",
     }.items():
@@ -85,6 +89,7 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.attempts, settings.per_try_timeout, settings.buffer) == (2, 1.5, 0.1)
     assert (settings.budget_policy, settings.deadlines) == ("tight", "observe")
     assert settings.mesh_hosts == ("payments", ".corp.example")
+    assert (settings.trace_hosts, settings.sampling) == (("partner.example", "10.1.0.0/16"), 0.01)
     assert settings.ready_fatal is False
     assert settings.workload.namespace == "shop"
     assert settings.origins["timeout"] == "env MESHAWARE_TIMEOUT"
@@ -167,6 +172,22 @@ def test_the_error_is_a_value_error_without_a_tail_of_others() -> None:
         MeshSettings(timeout="soon")
     assert refused.value.__suppress_context__
     assert isinstance(pickle.loads(pickle.dumps(refused.value)), SettingsError)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"), [("alwys", " (did you mean always?)"), ("1.5", ""), ("1%", ""), (True, ""), (None, "")]
+)
+def test_a_sampling_that_is_none_is_refused(value: object, hint: str) -> None:
+    """With both words, the range, and the word that was meant."""
+    accepted = "mesh, always, or a ratio from 0 to 1 such as 0.01, which is one trace in a hundred"
+    assert _refused(sampling=value)[1] == f"argument sampling is {value!r}; accepted: {accepted}{hint}"
+
+
+def test_the_two_lists_of_hosts_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written alike; the error names the one that is wrong."""
+    monkeypatch.setenv("MESHAWARE_TRACE_HOSTS", "https://partner.example")
+    (problem,) = _refused(mesh_hosts="payments")[1:]
+    assert problem.startswith("env MESHAWARE_TRACE_HOSTS is 'https://partner.example'; accepted: hosts, suffixes")
 
 
 def test_secrets_in_urls_are_not_shown() -> None:

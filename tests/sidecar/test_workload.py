@@ -123,6 +123,7 @@ def test_the_sidecar_tells_what_nobody_declared(load: Load, serve: Callable[[Pag
     found = load(_settings(serve(_pages(_node(METADATA), _certs(SPIFFE)))))
     assert found.model_dump(exclude={"origins", "labels", "annotations"}) == {
         "pod_name": "inventory-7d4b9c6f5b-x2x9q",
+        "pod_uid": None,
         "namespace": "shop",
         "service_account": "inventory",
         "workload_name": "inventory",
@@ -448,6 +449,7 @@ def test_a_real_envoy_tells_all_of_it(load: Load, envoy: str, caplog: pytest.Log
     assert caplog.records == []
     assert found.model_dump(exclude={"origins"}) == {
         "pod_name": "inventory-7d4b9c6f5b-x2x9q",
+        "pod_uid": None,
         "namespace": "shop",
         "service_account": "inventory",
         "workload_name": "inventory",

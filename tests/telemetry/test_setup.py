@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -52,9 +52,13 @@ def exporters(provider: trace.TracerProvider | None) -> int:
 
 @pytest.fixture(autouse=True)
 def _at_exit(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What would run when the process exits runs when the test is over."""
+    """
+    What would run when the process exits runs when the test is over.
+
+    Only what meshaware registers: run early, the hook of `weakref.finalize` would switch all finalizers off for good.
+    """
     hooks: list[Any] = []
-    monkeypatch.setattr(atexit, "register", hooks.append)
+    monkeypatch.setattr(setup, "atexit", SimpleNamespace(register=hooks.append))
     yield
     for hook in hooks:
         hook()
@@ -105,6 +109,35 @@ def test_spans_of_server_and_client_reach_the_collector_with_the_workloads_name(
     assert (inner.trace_id, inner.parent_id) == (outer.trace_id, outer.span_id)
     assert outer.resource["service.name"] == telemetry.resource["service.name"] == "inventory"
     assert outer.resource["service.instance.id"] == "shop.inventory-0"
+
+
+@pytest.mark.parametrize(("mode", "names"), [("mesh", ["GET /items"]), ("always", ["GET /items"] * 2)])
+def test_what_the_mesh_does_not_sample_reaches_the_collector_only_if_asked(
+    http_collector: Any, mode: Any, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in http_collector.environment.items():
+        monkeypatch.setenv(name, value)
+    app = shop()
+    telemetry = setup_telemetry(MeshSettings(sampling=mode, mesh="istio"), app=app)
+    with TestClient(app) as browser:
+        browser.get("/items", headers={"traceparent": f"00-{1:032x}-{1:016x}-00"})
+        browser.get("/items", headers={"traceparent": f"00-{1:032x}-{1:016x}-01"})
+
+    assert telemetry.shutdown()
+    assert http_collector.names() == names
+    assert telemetry.resource["meshaware.mesh.name"] == "istio"
+
+
+@pytest.mark.usefixtures("console")
+def test_two_variables_that_both_decide_on_sampling_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is set up."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    monkeypatch.setenv("MESHAWARE_SAMPLING", "always")
+    with pytest.raises(SettingsError, match="MESHAWARE_SAMPLING='always' and OTEL_TRACES_SAMPLER='always_on' both"):
+        setup_telemetry()
+    assert type(trace.get_tracer_provider()) is trace.ProxyTracerProvider
+    monkeypatch.delenv("MESHAWARE_SAMPLING")
+    assert setup_telemetry().state == "own"
 
 
 @pytest.mark.usefixtures("console")
@@ -281,7 +314,7 @@ def test_one_line_says_what_was_set_up(caplog: pytest.LogCaptureFixture) -> None
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == (
         "telemetry (own): spans of inventory go to console, because OTEL_TRACES_EXPORTER='console';"
-        " headers in W3C and B3 format"
+        " kept where the mesh samples, and where a trace begins here (default); headers in W3C and B3 format"
     )
 
 

@@ -5,7 +5,7 @@ Which headers of a request go on with the calls it causes, and to whom.
     w3c, b3    whether a value is what its specification says
     fitness    of what came in, what may go out
     headers    HeaderSet: which names this service carries
-    hosts      HostPolicy: who is inside the mesh
+    hosts      HostPolicy: who is inside the mesh; HostList: who is listed
     outgoing   what a request gets, given what it has and what is carried
     outside    what a request to a host outside the mesh must not take along
     spans      the trace headers of OpenTelemetry's live span

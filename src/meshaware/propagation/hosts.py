@@ -1,10 +1,10 @@
-"""Who is inside the mesh."""
+"""Who is inside the mesh; and, by the same grammar, whether a host is one of those that somebody listed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from meshaware.errors import SettingsError
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     _Network = IPv4Network | IPv6Network
 
-__all__ = ["HostPolicy"]
+__all__ = ["HostList", "HostPolicy"]
 
 # 253 characters of name, a dot at its end, a colon and five digits of port.
 _MAX_HOST = 260
@@ -31,7 +31,98 @@ _ADDRESS = re.compile(r"[0-9a-f:.]+")
 _ONESELF = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback", "loopback"})
 
 
-class HostPolicy:
+class HostList:
+    """
+    Tells which hosts are listed, and knows no others: neither single labels nor those of the cluster are on it.
+
+    Port and case do not matter, nor does a dot at the end of a name.
+
+    Args:
+        hosts: Hosts (`api.corp.example`), suffixes (`.corp.example` or `*.corp.example`: everything under it, not
+            itself), addresses and networks (`10.0.0.7`, `fd00::/8`); as one string, with commas between.
+        variable: What the error names: where people list them.
+
+    Raises:
+        SettingsError: A host is none of these.
+    """
+
+    __slots__ = ("_cache", "_names", "_networks", "_suffixes")
+
+    def __init__(self, hosts: Iterable[str] = (), *, variable: str) -> None:
+        names: set[str] = set()
+        suffixes: set[str] = set()
+        networks: list[_Network] = []
+        for item in hosts.split(",") if isinstance(hosts, str) else hosts:
+            word = item.strip().lower()
+            if not word:
+                continue
+            suffix = word.removeprefix("*").removesuffix(".")
+            if suffix.startswith("."):
+                if not _is_name(suffix[1:]):
+                    raise _refusal(variable, item)
+                suffixes.add(suffix)
+            elif _is_name(word.removesuffix(".")) and not _NUMBER.fullmatch(word):
+                names.add(word.removesuffix("."))
+            else:
+                networks.append(_network(variable, item, word))
+        self._names = frozenset(names)
+        self._suffixes = tuple(sorted(suffixes))
+        self._networks = tuple(networks)
+        self._cache: dict[str | bytes, bool] = {}
+
+    def inside(self, host: str | bytes) -> bool:
+        """
+        Tell whether a host belongs to these. What cannot be read as a host does not.
+
+        Args:
+            host: As it stands in a URL or in a `Host` header, with or without a port.
+        """
+        known = self._cache.get(host)
+        if known is not None:
+            return known
+        # Over-long ones are not remembered: whoever can choose hosts could fill the memory with them.
+        if len(host) > _MAX_HOST:
+            return False
+        name = _name_of(host)
+        verdict = name is not None and self._judge(name)
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
+        self._cache[host] = verdict
+        return verdict
+
+    def _judge(self, name: str) -> bool:
+        name = name.removesuffix(".")
+        if name in self._names or name.endswith(self._suffixes):
+            return True
+        return bool(self._networks) and (":" in name or _NUMBER.fullmatch(name) is not None) and self._in_network(name)
+
+    def _in_network(self, name: str) -> bool:
+        from ipaddress import ip_address  # noqa: PLC0415 (only where addresses are listed)
+
+        try:
+            address = ip_address(name)
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any(address in network or (mapped is not None and mapped in network) for network in self._networks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostList) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        return f"HostList({self._listed()!r})"
+
+    def _listed(self) -> list[str]:
+        return [*sorted(self._names), *self._suffixes, *map(str, self._networks)]
+
+    def _identity(self) -> tuple[object, ...]:
+        return (self._names, self._suffixes, frozenset(self._networks))
+
+
+class HostPolicy(HostList):
     """
     Tells which hosts are inside the mesh: those that get the headers of a request.
 
@@ -49,7 +140,7 @@ class HostPolicy:
         SettingsError: A host is none of these.
     """
 
-    __slots__ = ("_cache", "_domain", "_names", "_networks", "_suffixes")
+    __slots__ = ("_domain",)
 
     def __init__(self, mesh_hosts: Iterable[str] = (), *, cluster_domain: str = "cluster.local") -> None:
         domain = cluster_domain.strip().lower().strip(".")
@@ -57,83 +148,26 @@ class HostPolicy:
             raise SettingsError(
                 f"MESHAWARE_CLUSTER_DOMAIN={_shown(cluster_domain)}: no DNS domain such as cluster.local"
             )
-        names: set[str] = set()
-        suffixes: set[str] = set()
-        networks: list[_Network] = []
-        for item in mesh_hosts.split(",") if isinstance(mesh_hosts, str) else mesh_hosts:
-            word = item.strip().lower()
-            if not word:
-                continue
-            suffix = word.removeprefix("*").removesuffix(".")
-            if suffix.startswith("."):
-                if not _is_name(suffix[1:]):
-                    _refuse(item)
-                suffixes.add(suffix)
-            elif _is_name(word.removesuffix(".")) and not _NUMBER.fullmatch(word):
-                names.add(word.removesuffix("."))
-            else:
-                networks.append(_network(item, word))
+        super().__init__(mesh_hosts, variable="MESHAWARE_MESH_HOSTS")
         self._domain = domain
-        self._names = frozenset(names)
-        self._suffixes = tuple(sorted(suffixes))
-        self._networks = tuple(networks)
-        self._cache: dict[str | bytes, bool] = {}
 
-    def inside(self, host: str | bytes) -> bool:
-        """
-        Tell whether a host is inside the mesh. What cannot be read as a host is outside.
-
-        Args:
-            host: As it stands in a URL or in a `Host` header, with or without a port.
-        """
-        known = self._cache.get(host)
-        if known is not None:
-            return known
-        # Over-long ones are not remembered: whoever can choose hosts could fill the memory with them.
-        if len(host) > _MAX_HOST:
-            return False
-        verdict = self._judge(_name_of(host))
-        if len(self._cache) >= _MAX_CACHED:
-            self._cache.clear()
-        self._cache[host] = verdict
-        return verdict
-
-    def _judge(self, name: str | None) -> bool:
-        if name is None:
-            return False
+    def _judge(self, name: str) -> bool:
+        if super()._judge(name):
+            return True
         absolute = name.endswith(".")
         name = name.removesuffix(".")
-        if name in self._names or name.endswith(self._suffixes):
-            return True
         if ":" in name or _NUMBER.fullmatch(name):
-            return bool(self._networks) and self._in_network(name)
+            return False
         if "." not in name:
             # With a dot at its end it is a top-level domain, not a name that the cluster completes.
             return not absolute and name not in _ONESELF
         return name.endswith((".svc", "." + self._domain, ".svc.clusterset.local"))
 
-    def _in_network(self, name: str) -> bool:
-        from ipaddress import ip_address  # noqa: PLC0415 (only where addresses are listed)
-
-        try:
-            address = ip_address(name)
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any(address in network or (mapped is not None and mapped in network) for network in self._networks)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, HostPolicy) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
     def __repr__(self) -> str:
-        listed = [*sorted(self._names), *self._suffixes, *map(str, self._networks)]
-        return f"HostPolicy({listed!r}, cluster_domain={self._domain!r})"
+        return f"HostPolicy({self._listed()!r}, cluster_domain={self._domain!r})"
 
     def _identity(self) -> tuple[object, ...]:
-        return (self._domain, self._names, self._suffixes, frozenset(self._networks))
+        return (self._domain, *super()._identity())
 
 
 def _name_of(host: str | bytes) -> str | None:
@@ -155,7 +189,7 @@ def _is_name(text: str) -> bool:
     return len(text) <= _MAX_NAME and _NAME.fullmatch(text) is not None
 
 
-def _network(item: str, word: str) -> _Network:
+def _network(variable: str, item: str, word: str) -> _Network:
     from ipaddress import ip_network  # noqa: PLC0415 (only where addresses are listed)
 
     if word.startswith("[") and word.endswith("]"):
@@ -163,15 +197,15 @@ def _network(item: str, word: str) -> _Network:
     try:
         return ip_network(word)
     except ValueError as error:
-        _refuse(item, error if "host bits" in str(error) else None)
+        raise _refusal(variable, item, has_host="host bits" in str(error)) from error
 
 
-def _refuse(item: str, cause: ValueError | None = None) -> NoReturn:
-    hint = "a network has no host: 10.0.0.0/8" if cause else "no scheme, port or path; xn-- where not ASCII"
-    raise SettingsError(
-        f"MESHAWARE_MESH_HOSTS names {_shown(item)}. Write a host (api.corp.example), a suffix"
+def _refusal(variable: str, item: str, *, has_host: bool = False) -> SettingsError:
+    hint = "a network has no host: 10.0.0.0/8" if has_host else "no scheme, port or path; xn-- where not ASCII"
+    return SettingsError(
+        f"{variable} names {_shown(item)}. Write a host (api.corp.example), a suffix"
         f" (.corp.example), an address or a network ({hint})"
-    ) from cause
+    )
 
 
 def _shown(item: str) -> str:

@@ -28,6 +28,7 @@ from meshaware.settings.readers import (
     read_positive_seconds,
     read_proxy_url,
     read_routes,
+    read_sampling,
     read_seconds,
     read_text,
     unpath,
@@ -40,6 +41,7 @@ __all__ = ["MeshSettings", "UnknownVariableWarning"]
 MeshName = Literal["auto", "istio", "ambient", "linkerd", "consul", "kuma", "none"]
 BudgetPolicy = Literal["ceiling", "tight"]
 Deadlines = Literal["enforce", "observe", "off"]
+Sampling = Literal["mesh", "always"] | float
 Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
@@ -98,7 +100,11 @@ class MeshSettings(BaseSettings):
         budget_policy: `ceiling` or `tight`.
         deadlines: `enforce`, `observe` or `off`.
         mesh_hosts: Further hosts, suffixes (`.corp.example`), addresses or networks that are inside the mesh.
+        trace_hosts: Hosts, suffixes, addresses or networks outside the mesh that get the trace context, and nothing
+            else.
         headers: Further header sets and names to pass on.
+        sampling: Which spans are kept: `mesh` (what the mesh decided holds, what begins here is kept), `always`, or
+            a ratio from 0 to 1 of the traces that begin here.
         cluster_domain: DNS domain of the cluster.
         admin_url: Where the proxy's admin answers, on loopback; `None`: by mesh.
         ready_url: Where the proxy says that it is ready, on loopback; `None`: by mesh.
@@ -130,7 +136,9 @@ class MeshSettings(BaseSettings):
     budget_policy: Annotated[BudgetPolicy, _read(read_choice("ceiling", "tight"))] = "ceiling"
     deadlines: Annotated[Deadlines, _read(read_choice("enforce", "observe", "off"))] = "enforce"
     mesh_hosts: Annotated[tuple[str, ...], _read(read_hosts)] = ()
+    trace_hosts: Annotated[tuple[str, ...], _read(read_hosts)] = ()
     headers: Annotated[tuple[str, ...], _read(read_headers)] = ()
+    sampling: Annotated[Sampling, _read(read_sampling)] = "mesh"
     cluster_domain: Annotated[str, _read(read_domain)] = "cluster.local"
     admin_url: Annotated[str | None, _read_or_none(read_loopback_origin)] = None
     ready_url: Annotated[str | None, _read_or_none(read_loopback_url)] = None
@@ -157,7 +165,9 @@ class MeshSettings(BaseSettings):
         budget_policy: BudgetPolicy = _UNSET,
         deadlines: Deadlines = _UNSET,
         mesh_hosts: str | Iterable[str] = _UNSET,
+        trace_hosts: str | Iterable[str] = _UNSET,
         headers: str | Iterable[str] = _UNSET,
+        sampling: Sampling = _UNSET,
         cluster_domain: str = _UNSET,
         admin_url: str | None = _UNSET,
         ready_url: str | None = _UNSET,

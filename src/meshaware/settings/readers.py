@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from meshaware.durations import parse_duration
@@ -30,6 +30,7 @@ __all__ = [
     "read_positive_seconds",
     "read_proxy_url",
     "read_routes",
+    "read_sampling",
     "read_seconds",
     "read_text",
     "unpath",
@@ -40,10 +41,12 @@ _MAX_COUNT = 1000
 _MAX_TEXT = 1024
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
+_SAMPLING: tuple[Literal["mesh", "always"], ...] = ("mesh", "always")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
 _HOST = re.compile(r"[^\s/@,]{1,255}(/[0-9]{1,3})?", re.ASCII)
 _HOST_AND_PORT = re.compile(r"[^\s/@,]{1,255}")
 _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_RATIO = re.compile(r"\d{0,20}\.?\d{1,20}(?:e-?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _PATH = re.compile(r"/[\x21-\x7e]{1,255}")
 
 
@@ -138,6 +141,21 @@ def read_domain(value: object) -> str:
     if not _DOMAIN.fullmatch(text) or ".." in text:
         raise ValueError("a DNS domain such as cluster.local")
     return text
+
+
+def read_sampling(value: object) -> Literal["mesh", "always"] | float:
+    """`mesh`, `always`, or a ratio: a number from 0 to 1, also as text."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    for word in _SAMPLING:
+        if text == word:
+            return word
+    if _RATIO.fullmatch(text):
+        value = float(text)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        guess = nearest(text, _SAMPLING)
+        hint = f" (did you mean {guess}?)" if guess else ""
+        raise ValueError(f"mesh, always, or a ratio from 0 to 1 such as 0.01, which is one trace in a hundred{hint}")
+    return float(value)
 
 
 def read_path(value: object) -> str:

@@ -43,7 +43,14 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("budget_policy", "`ceiling` or `tight`: how a budget is made of timeout and retries"),
     Variable("deadlines", "`enforce`, `observe` (count and log what would have been cut) or `off`"),
     Variable("mesh_hosts", "further hosts, suffixes (`.corp.example`), addresses or networks inside the mesh"),
+    Variable(
+        "trace_hosts",
+        "hosts, suffixes, addresses or networks outside the mesh that get the trace context, and nothing else",
+    ),
     Variable("headers", "further header sets and names to pass on"),
+    Variable(
+        "sampling", "which spans are kept: `mesh`, `always`, or a ratio from 0 to 1 of the traces that begin here"
+    ),
     Variable("cluster_domain", "DNS domain of the cluster"),
     Variable("admin_url", "where the proxy's admin answers; unset: by mesh"),
     Variable("ready_url", "where the proxy says that it is ready; unset: by mesh"),
@@ -55,6 +62,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("readyz_path", "path of the readiness endpoint"),
     Variable("in_kubernetes", "whether this process runs in a pod; found out by itself"),
     Variable("workload.pod_name", "name of the pod", ("POD_NAME", "MY_POD_NAME")),
+    Variable("workload.pod_uid", "unique id of the pod", ("POD_UID", "MY_POD_UID")),
     Variable("workload.namespace", "namespace of the pod", ("POD_NAMESPACE", "MY_POD_NAMESPACE")),
     Variable(
         "workload.service_account",
@@ -85,6 +93,7 @@ RESOURCE_ATTRIBUTES: tuple[tuple[str, str], ...] = (
     ("service.name", "workload.service"),
     ("service.version", "workload.version"),
     ("k8s.pod.name", "workload.pod_name"),
+    ("k8s.pod.uid", "workload.pod_uid"),
     ("k8s.namespace.name", "workload.namespace"),
     ("k8s.node.name", "workload.node_name"),
 )

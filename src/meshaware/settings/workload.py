@@ -51,6 +51,7 @@ class Workload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pod_name: _Text = None
+    pod_uid: _Text = None
     namespace: Annotated[str | None, _or_none(read_namespace)] = None
     service_account: Annotated[str | None, _or_none(read_service_account)] = None
     workload_name: _Text = None

@@ -8,36 +8,53 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
 from meshaware.telemetry.exporter import span_processors
 from meshaware.telemetry.resource import resource_attributes
+from meshaware.telemetry.sampling import Sampling, make_sampler
 from meshaware.telemetry.variables import declared_resource
 
 if TYPE_CHECKING:
     from meshaware.settings import Workload
     from meshaware.telemetry.variables import Plan
 
-__all__ = ["install_provider", "make_provider"]
+__all__ = ["install_provider", "make_provider", "make_resource"]
+
+_AS_THE_MESH = Sampling()
 
 
-def make_provider(plan: Plan, workload: Workload, environ: Mapping[str, str]) -> TracerProvider:
+def make_resource(workload: Workload, environ: Mapping[str, str], mesh: str | None = None) -> Resource:
     """
-    Build a tracer provider that names this workload and exports as planned.
+    Name this workload and its mesh.
+
+    Raises:
+        SettingsError: See `declared_resource`.
+    """
+    # What the variables declare is handed over as well: the SDK lets attributes from code win over its
+    # variables.
+    return Resource.create(dict(resource_attributes(workload, declared_resource(environ), mesh)))
+
+
+def make_provider(
+    plan: Plan,
+    workload: Workload,
+    environ: Mapping[str, str],
+    sampling: Sampling = _AS_THE_MESH,
+    mesh: str | None = None,
+) -> TracerProvider:
+    """
+    Build a tracer provider that names this workload and its mesh, samples as chosen and exports as planned.
 
     It does not shut itself down at exit, because the SDK's way to do that has no bound.
 
     Raises:
         SettingsError: See `span_processors` and `declared_resource`.
     """
-    # What the variables declare is handed over as well: the SDK lets attributes from code win over its
-    # variables.
-    attributes = resource_attributes(workload, declared_resource(environ))
+    resource = make_resource(workload, environ, mesh)
     processors = span_processors(plan)
     provider = TracerProvider(
-        # The SDK complains of a variable that is there and empty.
-        sampler=None if environ.get("OTEL_TRACES_SAMPLER") else DEFAULT_ON,
-        resource=Resource.create(dict(attributes)),
+        sampler=make_sampler(sampling),
+        resource=resource,
         shutdown_on_exit=False,
     )
     for processor in processors:

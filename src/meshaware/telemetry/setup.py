@@ -14,6 +14,7 @@ from meshaware.instrumentation import on_client
 from meshaware.telemetry.clients import instrument_client, instrument_httpx
 from meshaware.telemetry.handle import Telemetry
 from meshaware.telemetry.propagators import install_propagators
+from meshaware.telemetry.resource import mesh_name
 from meshaware.telemetry.server import exports_natively, instrument_app
 from meshaware.telemetry.stop import flush_at_lifespan_end, flush_at_sigterm
 from meshaware.telemetry.variables import excluded_urls, read_plan, sdk_disabled
@@ -82,8 +83,8 @@ def setup_telemetry(
             does still. A server or an event loop that sets its own handler later replaces this one.
 
     Raises:
-        SettingsError: A variable has a value that cannot be used, `app` is no such application, or `sigterm`
-            is asked for outside the main thread.
+        SettingsError: A variable has a value that cannot be used, two variables contradict each other, `app` is no
+            such application, or `sigterm` is asked for outside the main thread.
     """
     with _process.lock:
         telemetry = _find(settings, workload, tracer_provider)
@@ -133,26 +134,29 @@ def _own(settings: MeshSettings | None, workload: Workload | None) -> Telemetry:
         return Telemetry("off", plan.reason)
     # Imports the SDK, 100 ms that a process without traces does not pay.
     from meshaware.telemetry.provider import install_provider, make_provider  # noqa: PLC0415
+    from meshaware.telemetry.sampling import choose_sampling  # noqa: PLC0415
 
-    if workload is None:
-        workload = _settings(settings).workload
+    settings = _settings(settings)
+    workload = settings.workload if workload is None else workload
+    sampling = choose_sampling(settings, os.environ)
     formats = install_propagators(os.environ)
-    provider = make_provider(plan, workload, os.environ)
+    provider = make_provider(plan, workload, os.environ, sampling, mesh_name(settings, workload))
     if not install_provider(provider):
         return _find(settings, workload, None)
     telemetry = Telemetry("own", plan.reason, target=plan.target, tracer_provider=provider)
     atexit.register(telemetry.leave)
-    return _start(telemetry, formats=formats)
+    return _start(telemetry, formats=formats, sampling=str(sampling))
 
 
-def _start(telemetry: Telemetry, *, formats: bool) -> Telemetry:
+def _start(telemetry: Telemetry, *, formats: bool, sampling: str = "") -> Telemetry:
     _process.telemetries[id(telemetry.tracer_provider)] = telemetry
     _log.info(
-        "telemetry (%s): spans of %s go %s, because %s%s",
+        "telemetry (%s): spans of %s go %s, because %s%s%s",
         telemetry.state,
         telemetry.resource.get("service.name", "this process"),
         f"to {telemetry.target}" if telemetry.target else "where the provider sends them",
         telemetry.reason,
+        f"; {sampling}" if sampling else "",
         "; headers in W3C and B3 format" if formats else "",
     )
     return telemetry
