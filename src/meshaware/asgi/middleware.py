@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from uuid import uuid4
 
 from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
+from meshaware.flavours import detect
 from meshaware.propagation.context import Carried, bind, reset
 from meshaware.propagation.fitness import is_fit
 from meshaware.propagation.headers import HeaderSet
@@ -39,14 +40,19 @@ class MeshMiddleware:
         SettingsError: A header or host that the settings name cannot be used.
     """
 
-    __slots__ = ("_hosts", "_select", "app")
+    __slots__ = ("_hosts", "_one", "_select", "app")
 
     def __init__(self, app: ASGIApp, settings: MeshSettings | None = None) -> None:
         settings = MeshSettings() if settings is None else settings
         headers = HeaderSet.DEFAULT | HeaderSet.parse(settings.headers)
         self.app = app
         self._select = headers.select
-        self._hosts = HostPolicy(settings.mesh_hosts, cluster_domain=settings.cluster_domain)
+        self._hosts = HostPolicy(
+            settings.mesh_hosts, cluster_domain=settings.cluster_domain, trace_hosts=settings.trace_hosts
+        )
+        workload = settings.workload
+        mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
+        self._one = mesh.flavour.one_trace_format
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -57,7 +63,7 @@ class MeshMiddleware:
         if not _brings_id(found):
             found = [pair for pair in found if pair[0] != REQUEST_ID]
             found.append((REQUEST_ID, str(uuid4()).encode()))
-        token = bind(Carried(found, self._hosts))
+        token = bind(Carried(found, self._hosts, self._one))
         try:
             await self.app(scope, receive, send)
         finally:

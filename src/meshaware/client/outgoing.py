@@ -19,7 +19,7 @@ from meshaware.deadline import current_deadline
 from meshaware.durations import format_duration
 from meshaware.flavours import detect
 from meshaware.instrumentation import copy_request
-from meshaware.propagation.context import attach
+from meshaware.propagation.context import attach, attach_trace
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.outside import detach
 
@@ -52,7 +52,9 @@ class Outgoing:
 
     def __init__(self, settings: MeshSettings, routes: RouteTable | RouteSource) -> None:
         self._source = routes
-        self._hosts = HostPolicy(settings.mesh_hosts, cluster_domain=settings.cluster_domain)
+        self._hosts = HostPolicy(
+            settings.mesh_hosts, cluster_domain=settings.cluster_domain, trace_hosts=settings.trace_hosts
+        )
         self._buffer = settings.buffer
         self._policy: Literal["ceiling", "tight"] = settings.budget_policy
         self._deadlines = settings.deadlines
@@ -75,7 +77,12 @@ class Outgoing:
         plain = url.raw_scheme == b"http"
         authority = next((value for name, value in raw if name.lower() == b"host"), host)
         inside = self._hosts.inside(host) and self._hosts.inside(authority)
-        attached = attach(raw, one=self._one) if inside else detach(raw)
+        if inside:
+            attached = attach(raw, one=self._one)
+        elif self._hosts.traced(host) and self._hosts.traced(authority):
+            attached = attach_trace(raw)
+        else:
+            attached = detach(raw)
         if attached is not raw:
             headers = type(headers)(attached)
         route = None

@@ -19,13 +19,15 @@ from typing import ParamSpec, TypeVar
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
 from meshaware.propagation.hosts import HostPolicy
-from meshaware.propagation.names import BAGGAGE, Pair
+from meshaware.propagation.names import BAGGAGE, SETS, Pair
 from meshaware.propagation.outgoing import Cargo, Changes, changes, load
+from meshaware.propagation.outside import detach
 from meshaware.propagation.spans import arrival, live_baggage, live_trace_headers, tracing_loaded
 
 __all__ = [
     "Carried",
     "attach",
+    "attach_trace",
     "bind",
     "bind_headers",
     "carry",
@@ -38,6 +40,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _NOTHING = load({})
+_W3C = SETS["w3c"] - {BAGGAGE}
+_TRACE = _W3C | SETS["b3"]
 
 # Stricter than URLs are: what two clients might read differently (a backslash, a second @) has no host here.
 _URL = re.compile(
@@ -137,7 +141,7 @@ def bind_headers(headers: GivenHeaders, *, hosts: HostPolicy | None = None) -> A
     Args:
         headers: Names with values, as a mapping or in pairs.
         hosts: Who may get them. Default: that of the block or request around it, or else what
-            `MESHAWARE_MESH_HOSTS` and `MESHAWARE_CLUSTER_DOMAIN` say.
+            `MESHAWARE_MESH_HOSTS`, `MESHAWARE_CLUSTER_DOMAIN` and `MESHAWARE_TRACE_HOSTS` say.
 
     Raises:
         ValueError: A name or a value that cannot be sent as it is; the message says which and why.
@@ -170,6 +174,9 @@ def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict
     """
     Return the headers to add to a call made with any other client; none for a host outside the mesh.
 
+    A host outside that `MESHAWARE_TRACE_HOSTS` names gets `traceparent` and `tracestate`, or the B3 headers where only
+    those came.
+
     Ask for each hop: a client that follows redirects by itself would take them along to wherever it is sent.
     A value with bytes over 127 is left out, since clients disagree on how to write it.
 
@@ -180,16 +187,20 @@ def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict
     """
     carried = current()
     hosts = _default_hosts() if carried is None else carried.hosts
-    host = _URL.match(str(url))
-    if host is None or not hosts.inside(host[1]):
+    found = _URL.match(str(url))
+    if found is None:
         return {}
     present: dict[bytes, bytes] = {}
     if headers is not None:
         present = {_encoded(name).lower(): _encoded(value) for name, value in headers.items()}
-        authority = present.get(b"host")
-        if authority is not None and not hosts.inside(authority):
-            return {}
-    return {name.decode(): value.decode() for name, value in _changes(present).add if value.isascii()}
+    host, authority = found[1], present.get(b"host", found[1])
+    if hosts.inside(host) and hosts.inside(authority):
+        add = _changes(present).add
+    elif hosts.traced(host) and hosts.traced(authority):
+        add = _trace_alone(present)
+    else:
+        return {}
+    return {name.decode(): value.decode() for name, value in add if value.isascii()}
 
 
 def attach(raw: Sequence[Pair], *, one: bool = False) -> Sequence[Pair]:
@@ -212,6 +223,25 @@ def attach(raw: Sequence[Pair], *, one: bool = False) -> Sequence[Pair]:
     if drop:
         raw = [pair for pair in raw if pair[0].lower() not in drop]
     return [*raw, *add] if add else raw
+
+
+def attach_trace(raw: Sequence[Pair]) -> Sequence[Pair]:
+    """
+    Return the headers with which a request goes to a host outside the mesh that gets the trace context alone.
+
+    In one format, W3C's where there is a choice: who is outside has no sidecar that reads another.
+
+    Args:
+        raw: The request's headers in order, names in any case.
+    """
+    own = detach(raw)
+    return [*own, *_trace_alone({name.lower(): value for name, value in own})]
+
+
+def _trace_alone(present: Mapping[bytes, bytes]) -> list[Pair]:
+    story = [pair for pair in _changes(present).add if pair[0] in _TRACE]
+    w3c = [pair for pair in story if pair[0] in _W3C]
+    return w3c or story
 
 
 def _changes(present: Mapping[bytes, bytes], *, one: bool = False) -> Changes:
@@ -240,9 +270,10 @@ def _default_hosts() -> HostPolicy:
     return _hosts_from(
         environ.get("MESHAWARE_MESH_HOSTS", ""),
         environ.get("MESHAWARE_CLUSTER_DOMAIN", "") or "cluster.local",
+        environ.get("MESHAWARE_TRACE_HOSTS", ""),
     )
 
 
 @lru_cache(maxsize=8)
-def _hosts_from(mesh_hosts: str, cluster_domain: str) -> HostPolicy:
-    return HostPolicy(mesh_hosts.split(","), cluster_domain=cluster_domain)
+def _hosts_from(mesh_hosts: str, cluster_domain: str, trace_hosts: str) -> HostPolicy:
+    return HostPolicy(mesh_hosts, cluster_domain=cluster_domain, trace_hosts=trace_hosts)

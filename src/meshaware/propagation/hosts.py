@@ -135,14 +135,21 @@ class HostPolicy(HostList):
         mesh_hosts: Further hosts (`api.corp.example`), suffixes (`.corp.example` or `*.corp.example`:
             everything under it, not itself), addresses and networks (`10.0.0.7`, `fd00::/8`).
         cluster_domain: DNS domain of the cluster.
+        trace_hosts: Hosts outside the mesh that get the trace context, and nothing else; written as `mesh_hosts` are.
 
     Raises:
         SettingsError: A host is none of these.
     """
 
-    __slots__ = ("_domain",)
+    __slots__ = ("_domain", "_traced")
 
-    def __init__(self, mesh_hosts: Iterable[str] = (), *, cluster_domain: str = "cluster.local") -> None:
+    def __init__(
+        self,
+        mesh_hosts: Iterable[str] = (),
+        *,
+        cluster_domain: str = "cluster.local",
+        trace_hosts: Iterable[str] = (),
+    ) -> None:
         domain = cluster_domain.strip().lower().strip(".")
         if not _is_name(domain):
             raise SettingsError(
@@ -150,6 +157,11 @@ class HostPolicy(HostList):
             )
         super().__init__(mesh_hosts, variable="MESHAWARE_MESH_HOSTS")
         self._domain = domain
+        self._traced = HostList(trace_hosts, variable="MESHAWARE_TRACE_HOSTS")
+
+    def traced(self, host: str | bytes) -> bool:
+        """Tell whether a host gets the trace context though it is outside; meaningless for one inside."""
+        return self._traced.inside(host)
 
     def _judge(self, name: str) -> bool:
         if super()._judge(name):
@@ -164,10 +176,11 @@ class HostPolicy(HostList):
         return name.endswith((".svc", "." + self._domain, ".svc.clusterset.local"))
 
     def __repr__(self) -> str:
-        return f"HostPolicy({self._listed()!r}, cluster_domain={self._domain!r})"
+        traced = f", trace_hosts={listed!r}" if (listed := self._traced._listed()) else ""  # noqa: SLF001 (its own class)
+        return f"HostPolicy({self._listed()!r}, cluster_domain={self._domain!r}{traced})"
 
     def _identity(self) -> tuple[object, ...]:
-        return (self._domain, *super()._identity())
+        return (self._domain, self._traced, *super()._identity())
 
 
 def _name_of(host: str | bytes) -> str | None:

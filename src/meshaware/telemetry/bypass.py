@@ -67,11 +67,13 @@ class ServerBypass:
         app: The application with OpenTelemetry's layer around it; visible as `app`, because FastAPI looks for that
             layer.
         plain: The application without.
+        saw: Told of each request that passed by, as `SamplingWatch.saw` is.
     """
 
-    def __init__(self, app: Any, plain: Any) -> None:
+    def __init__(self, app: Any, plain: Any, saw: Callable[[bool], None] | None = None) -> None:
         self.app = app
         self._plain = plain
+        self._saw = saw
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request, with OpenTelemetry's layer or without."""
@@ -79,6 +81,8 @@ class ServerBypass:
         if context is None:
             await self.app(scope, receive, send)
             return
+        if self._saw is not None:
+            self._saw(False)  # noqa: FBT003 (what was seen is just this)
         # A FastAPI application that is mounted takes the request for one that is looked after.
         scope[_NATIVE] = None
         token = otel.attach(context)

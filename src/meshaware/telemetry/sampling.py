@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import SpanKind
 
 from meshaware.errors import SettingsError
+from meshaware.propagation.spans import arrival
 from meshaware.telemetry.watch import SamplingWatch
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def make_sampler(sampling: Sampling, watch: SamplingWatch | None = None) -> Samp
         return None
     if sampling.mode == "always":
         return ALWAYS_ON
-    root = ALWAYS_ON if sampling.mode == "mesh" else TraceIdRatioBased(sampling.mode)
+    root = ALWAYS_ON if sampling.mode == "mesh" else _OwnRatio(sampling.mode)
     return MeshSampler(root, SamplingWatch() if watch is None else watch)
 
 
@@ -115,6 +116,25 @@ class MeshSampler(ParentBased):
             remote_parent_not_sampled=_Counted(ALWAYS_OFF, watch, sampled=False),
         )
         self.watch = watch
+
+
+class _OwnRatio(TraceIdRatioBased):
+    """A ratio of the traces that begin here, but for those of which a caller wants to see the spans (`b3: 1`)."""
+
+    def should_sample(  # noqa: PLR0917 - the SDK's signature
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        arrived = arrival(parent_context)
+        if arrived is not None and arrived.parent is not None and arrived.parent.sampled:
+            return ALWAYS_ON.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        return super().should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
 
 class _Counted(Sampler):

@@ -14,6 +14,7 @@ from typing import Any, cast
 from opentelemetry.trace import Span, TracerProvider
 
 from meshaware.errors import SettingsError
+from meshaware.telemetry.watch import watch_of
 
 __all__ = ["exports_natively", "instrument_app", "quiet_patterns"]
 
@@ -102,7 +103,11 @@ def _with_bypass(layer: Layer, provider: TracerProvider) -> Layer:
     # Imports what reads OTEL_PROPAGATORS, which by now has been looked at.
     from meshaware.telemetry.bypass import ServerBypass, heeds_the_mesh  # noqa: PLC0415
 
-    return (lambda core: ServerBypass(layer(core), core)) if heeds_the_mesh(provider) else layer
+    if not heeds_the_mesh(provider):
+        return layer
+    watch = watch_of(provider)
+    saw = None if watch is None else watch.saw
+    return lambda core: ServerBypass(layer(core), core, saw)
 
 
 def _fastapi_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:

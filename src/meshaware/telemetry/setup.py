@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 
+from meshaware.flavours import detect
 from meshaware.instrumentation import on_client
 from meshaware.telemetry.clients import instrument_client, instrument_httpx
 from meshaware.telemetry.handle import Telemetry
@@ -123,7 +124,7 @@ def _find(settings: MeshSettings | None, workload: Workload | None, given: trace
     if type(provider) is trace.ProxyTracerProvider:
         return _own(settings, workload)
     source = "this process has a tracer provider already" if given is None else "tracer_provider was given"
-    formats = install_propagators(os.environ)
+    formats = install_propagators(os.environ, given, one=_one_format(_settings(settings)))
     return _start(Telemetry("shared", source, tracer_provider=provider), formats=formats)
 
 
@@ -139,7 +140,7 @@ def _own(settings: MeshSettings | None, workload: Workload | None) -> Telemetry:
     settings = _settings(settings)
     workload = settings.workload if workload is None else workload
     sampling = choose_sampling(settings, os.environ)
-    formats = install_propagators(os.environ)
+    formats = install_propagators(os.environ, one=_one_format(settings), local=sampling.mode == "always")
     provider = make_provider(plan, workload, os.environ, sampling, mesh_name(settings, workload))
     if not install_provider(provider):
         return _find(settings, workload, None)
@@ -160,6 +161,12 @@ def _start(telemetry: Telemetry, *, formats: bool, sampling: str = "") -> Teleme
         "; headers in W3C and B3 format" if formats else "",
     )
     return telemetry
+
+
+def _one_format(settings: MeshSettings) -> bool:
+    workload = settings.workload
+    mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
+    return mesh.flavour.one_trace_format
 
 
 def _settings(settings: MeshSettings | None) -> MeshSettings:
