@@ -37,6 +37,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     ids=["opentelemetry", "zipkin", "zipkin with w3c"],
 )
 def test_both_sidecars_send_their_spans_of_one_trace(
+    *,
     provider: str,
     more: dict[str, Any],
     came: Callable[[str], dict[str, str]],
@@ -76,7 +77,7 @@ def test_zipkins_spans_go_where_its_address_says(envoy: str | None, collector: A
     ("provider", "header", "says"), [("otlp", "traceparent", "-00"), ("zipkin", "x-b3-sampled", "0")]
 )
 def test_sampling_at_0_says_so(
-    provider: str, header: str, says: str, envoy: str | None, collector: Any, get: Any
+    *, provider: str, header: str, says: str, envoy: str | None, collector: Any, get: Any
 ) -> None:
     """The application sees that its request is not sampled."""
     mesh = LocalMesh(envoy=envoy, sampling=0, **{provider: collector.url})
