@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import pytest
 
-from meshaware.errors import LocalMeshError
 from meshaware.testing import LocalMesh
 
 pytestmark = pytest.mark.envoy
@@ -91,35 +90,6 @@ def test_sampling_at_0_says_so(
 def test_without_a_collector_there_is_no_tracer(shop: Any) -> None:
     """As in Istio's default installation: only the request id."""
     assert not {"traceparent", "x-b3-traceid", "b3"} & set(shop.call("/plain").seen["headers"])
-
-
-@pytest.mark.parametrize("provider", ["otlp", "zipkin"])
-@pytest.mark.parametrize(
-    "url",
-    ["127.0.0.1:4318", "ftp://collector", "http://", "https://collector:4318", "http://[::1", "http://collector:70000"],
-)
-def test_a_collector_that_is_no_http_address_is_refused(provider: str, url: str) -> None:
-    with pytest.raises(LocalMeshError) as caught:
-        LocalMesh(**{provider: url})  # type: ignore[arg-type]
-    assert str(caught.value) == f"{provider} {url!r} cannot be used: it takes http://host:port"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ({"otlp": "http://a", "zipkin": "http://b"}, "otlp 'http://a' and zipkin 'http://b' cannot both be used"),
-        ({"trace_context": "b3-and-w3c"}, "trace_context 'b3-and-w3c' is for Zipkin: name its collector with zipkin="),
-        ({"otlp": "http://a", "trace_context": "b3"}, "trace_context 'b3' is for Zipkin"),
-        ({"zipkin": "http://a", "trace_context": "w3c"}, "trace_context 'w3c' cannot be used: it takes 'b3' or"),
-        ({"otlp": "http://a", "sampling": 101}, "sampling 101 cannot be used: it takes a percentage, 0 to 100"),
-        ({"zipkin": "http://a", "sampling": float("nan")}, "sampling nan cannot be used"),
-    ],
-)
-def test_a_tracer_that_there_is_not_is_refused(arguments: dict[str, Any], says: str) -> None:
-    """Before anything is started, with what to write instead."""
-    with pytest.raises(LocalMeshError) as caught:
-        LocalMesh(**arguments)
-    assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(("provider", "told"), [("otlp", True), ("zipkin", False)])
