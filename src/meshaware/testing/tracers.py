@@ -127,12 +127,13 @@ def _http_service(uri: str) -> dict[str, Any]:
 
 
 def _address(argument: str, collector: str) -> SplitResult:
+    refusal = LocalMeshError(f"{argument} {collector!r} cannot be used: it takes http://host:port")
     try:
         url = urlsplit(collector)
-        # Reading the port is what finds it to be none.
-        usable = url.scheme == "http" and bool(url.hostname) and url.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise LocalMeshError(f"{argument} {collector!r} cannot be used: it takes http://host:port")
+        # Only reading it finds a port that is none.
+        port = url.port
+    except ValueError as error:
+        raise refusal from error
+    if url.scheme != "http" or not url.hostname or port == 0:
+        raise refusal
     return url
