@@ -1,4 +1,4 @@
-"""A mesh for the whole run, where nothing is changed; and upstreams that count what reaches them."""
+"""A mesh for the whole run; upstreams that count what reaches them; collectors that keep what Envoys export."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from threading import Lock
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 from meshaware.testing import LocalMesh, LocalService
 from meshaware.testing.manifests import Manifest, read_manifests
@@ -127,6 +130,99 @@ def _wait_for() -> Callable[[Callable[[], Any]], Any]:
         return answer
 
     return wait_for
+
+
+class Span(NamedTuple):
+    """What a sidecar exported of one request, in either protocol, and to which path."""
+
+    path: str
+    service: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    kind: str
+    tags: dict[str, str]
+
+
+class Collector:
+    """A receiver of OTLP over HTTP, at `/v1/traces`, and of Zipkin's JSON, at every other path."""
+
+    def __init__(self) -> None:
+        self._lock, self._spans = Lock(), list[Span]()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                collector.take(self.path, b"".join(self.pieces()))
+                self.send_response(202)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def pieces(self) -> Iterator[bytes]:
+                """Envoy does not always say how long it is."""
+                if "content-length" in self.headers:
+                    yield self.rfile.read(int(self.headers["content-length"]))
+                    return
+                while size := int(self.rfile.readline(), 16):
+                    yield self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+
+            def log_message(self, *args: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def take(self, path: str, body: bytes) -> None:
+        spans = list(_otlp(path, body) if path == "/v1/traces" else _zipkin(path, body))
+        with self._lock:
+            self._spans += spans
+
+    def spans(self, trace: str, service: str) -> list[Span]:
+        with self._lock:
+            return [span for span in self._spans if (span.trace_id, span.service) == (trace, service)]
+
+
+def _otlp(path: str, body: bytes) -> Iterable[Span]:
+    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+        names = {each.key: each.value.string_value for each in resource.resource.attributes}
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                yield Span(
+                    path,
+                    names["service.name"],
+                    span.trace_id.hex(),
+                    span.span_id.hex(),
+                    span.parent_span_id.hex(),
+                    trace_pb2.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
+                    {each.key: each.value.string_value for each in span.attributes},
+                )
+
+
+def _zipkin(path: str, body: bytes) -> Iterable[Span]:
+    for span in json.loads(body):
+        yield Span(
+            path,
+            span["localEndpoint"]["serviceName"],
+            span["traceId"],
+            span["id"],
+            span.get("parentId", ""),
+            span["kind"].lower(),
+            span["tags"],
+        )
+
+
+@pytest.fixture(name="collector", scope="session")
+def _collector() -> Iterator[Collector]:
+    """One for the whole run: ask it for the spans of one trace."""
+    collector = Collector()
+    thread = Thread(target=collector.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()
+    thread.join()
 
 
 class Shop(NamedTuple):

