@@ -42,6 +42,12 @@ def test_a_single_b3_stays_behind_beside_several(present: dict[bytes, bytes]) ->
     assert dict(changes(load({**B3, b"x-b3-sampled": b"1"}), {}).add) == {**B3, b"x-b3-sampled": b"1"}
 
 
+def test_a_single_b3_that_is_below_the_several_goes_in_their_place() -> None:
+    """Envoy 1.40 advances it and leaves the others."""
+    newer = {b"b3": b"%b-%b-1-%b" % (TRACE, LIVE, SPAN)}
+    assert dict(load({**PLAIN, **newer, **MULTI}).goes) == {**PLAIN, **newer}
+
+
 def test_what_the_request_has_is_never_added_again() -> None:
     present = {b"x-user-type": b"mine", b"baggage": b"", b"x-b3-sampled": b"0"}
     added, dropped = changes(load({**PLAIN, **MULTI}), present)

@@ -17,6 +17,7 @@ LONG, SHORT, SPAN, OTHER = (
     "0020000000000001",
 )
 TRACE_ID, SHORT_ID, SPAN_ID = int(LONG, 16), int(SHORT, 16), int(SPAN, 16)
+NO = {"x-b3-sampled": "0"}
 IDS = {"x-b3-traceid": LONG, "x-b3-spanid": SPAN}
 
 
@@ -62,6 +63,36 @@ def read(came: dict[str, str]) -> Parent | None:
         # Of several, W3C's first, then the several.
         ({"b3": f"{LONG}-{OTHER}-0", **IDS}, Parent(TRACE_ID, SPAN_ID, None)),
         ({"traceparent": f"00-{LONG}-{OTHER}-00", **IDS, "x-b3-sampled": "1"}, Parent(TRACE_ID, int(OTHER, 16), 0)),
+        # But a span below that of another form is newer: Zipkin's tracer advances one form and leaves the others.
+        (
+            {"traceparent": f"00-{LONG}-{OTHER}-01", "tracestate": "a=1", **IDS, "x-b3-parentspanid": OTHER, **NO},
+            Parent(TRACE_ID, SPAN_ID, 0, b"a=1"),
+        ),
+        (
+            {"traceparent": f"00-{LONG}-{OTHER}-01", "b3": f"{LONG}-{SPAN}-1-{OTHER}"},
+            Parent(TRACE_ID, SPAN_ID, 1),
+        ),
+        (
+            {"x-b3-traceid": LONG, "x-b3-spanid": OTHER, "b3": f"{LONG}-{SPAN}-0-{OTHER}"},
+            Parent(TRACE_ID, SPAN_ID, 0),
+        ),
+        (
+            {**IDS, "b3": f"{LONG}-{OTHER}-0-{OTHER[::-1]}"},
+            Parent(TRACE_ID, int(OTHER, 16), 0),
+        ),
+        # Not so where it names the span above, or another trace.
+        (
+            {**IDS, "x-b3-parentspanid": OTHER, "b3": f"{LONG}-{OTHER}-0-{OTHER[::-1]}"},
+            Parent(TRACE_ID, SPAN_ID, None),
+        ),
+        (
+            {**IDS, "b3": f"{LONG[::-1]}-{OTHER}-0-{SPAN}"},
+            Parent(TRACE_ID, SPAN_ID, None),
+        ),
+        (
+            {"traceparent": f"00-{LONG[::-1]}-{OTHER}-01", **IDS, "x-b3-parentspanid": OTHER, **NO},
+            Parent(int(LONG[::-1], 16), int(OTHER, 16), 1),
+        ),
         ({"traceparent": "00-nonsense", **IDS}, Parent(TRACE_ID, SPAN_ID, None)),
         ({"x-b3-traceid": LONG, "x-b3-sampled": "1"}, Parent(0, 0, 1)),
         ({"b3": f"{LONG}-{SPAN}-2"}, None),

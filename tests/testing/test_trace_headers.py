@@ -262,9 +262,23 @@ def test_before_1_40_a_second_proxy_overlooks_the_first_where_there_is_a_b3(line
 
 @pytest.mark.parametrize(("way", "name"), EVERY_WAY)
 def test_all_that_arrives_at_the_next_hop_tells_of_one_trace(line: Line, way: str, name: str) -> None:
-    """Whatever the first caller sent, and whatever its sidecar's tracer and its own wrote of it."""
+    """
+    Whatever the first caller sent, and whatever its sidecar's tracer and its own wrote of it.
+
+    Where that tracer reads no form of what the caller sent, it begins a trace beside it. Without a span of its own the
+    application hands both on: each is whole for those who read it.
+    """
     exchange = line.exchange(way, name)
-    assert len({trace for trace, _ in told(exchange.went).values()}) == 1, exchange
+    traces = {form: trace for form, (trace, _) in told(exchange.went).items()}
+    sent = told(ROWS[name].sent)
+    if way == "carried" and sent and not set(sent) & set(READS[line.tracer]):
+        read = {trace for form, trace in traces.items() if form in READS[line.tracer]}
+        assert len(read) == 1, exchange
+        assert {trace for form, trace in traces.items() if form in sent} == {
+            told(exchange.came)[form][0] for form in sent
+        }
+    else:
+        assert len(set(traces.values())) == 1, exchange
 
 
 @pytest.mark.parametrize(("way", "name"), EVERY_WAY)

@@ -109,8 +109,12 @@ def fit(found: Sequence[Pair]) -> dict[bytes, bytes]:
         found: Lower-case names with their values.
     """
     headers = dict(found)
-    if len(headers) == len(found) and _in_order(headers):
-        return headers
+    if len(headers) == len(found):
+        # Envoy's OpenTelemetry tracer writes an empty one wherever a trace begins at the sidecar.
+        if headers.get(TRACESTATE) == b"":
+            del headers[TRACESTATE]
+        if _in_order(headers):
+            return headers
     mended = {name: value for name, value in _one_each(found).items() if is_fit(name, value)}
     if len(mended) > MAX_COUNT or len(b"".join(mended.values())) > MAX_TOTAL:
         mended = _bounded(mended)

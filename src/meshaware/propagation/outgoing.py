@@ -28,6 +28,7 @@ from meshaware.propagation.names import (
     X_B3_TRACEID,
     Pair,
 )
+from meshaware.propagation.parent import single_is_newer
 
 __all__ = ["Cargo", "Changes", "changes", "load", "wanted_names"]
 
@@ -62,8 +63,9 @@ def load(came: Mapping[bytes, bytes], *, one: bool = False) -> Cargo:
     """
     Decide what of the carried headers goes on by itself.
 
-    A single `b3` beside `x-b3-traceid` stays behind: Envoys before 1.40 advance only the latter and read the
-    former first, so that the two tell of different spans from the first proxy on.
+    A single `b3` beside `x-b3-traceid` stays behind: Zipkin's tracer reads the former first, and before Envoy 1.40 it
+    advances the latter only, so that the two tell of different spans from the first proxy on. Since 1.40 it is the
+    other way round; a `b3` that shows it was advanced goes, and the `x-b3-*` stay behind.
 
     Args:
         came: What is carried, by name.
@@ -73,7 +75,7 @@ def load(came: Mapping[bytes, bytes], *, one: bool = False) -> Cargo:
     if one and TRACEPARENT in came:
         behind = SETS["b3"]
     elif B3 in came and X_B3_TRACEID in came:
-        behind = _B3_ALONE
+        behind = X_B3_NAMES if single_is_newer(came) else _B3_ALONE
     goes = came.items() if behind.isdisjoint(came) else [pair for pair in came.items() if pair[0] not in behind]
     return Cargo(came, tuple(goes))
 
