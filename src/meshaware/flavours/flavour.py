@@ -44,6 +44,8 @@ class Flavour:
         has_routes: Whether that admin's `/config_dump` tells the routes of outbound calls.
         container: The proxy's container in the pod, for messages; None where the pod has none.
         marks: What shows that a pod is in this mesh; one is enough.
+        peer_header: The header in which the proxy says who called, and which it takes away where it cannot say;
+            None where a request may reach the application with whatever the caller put there.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Flavour:
     has_routes: bool = False
     container: str | None = None
     marks: tuple[Mark, ...] = ()
+    peer_header: str | None = None
 
     @property
     def gates(self) -> bool:

@@ -14,6 +14,8 @@ LINKERD = Flavour(
     # 200 once the proxy has its certificate, and for ever after: no use as a sign of health later on.
     ready_url="http://localhost:4191/ready",
     container="linkerd-proxy",
+    # On every request over HTTP: set to the client's identity, or removed.
+    peer_header="l5d-client-id",
     marks=(
         Mark("label", "linkerd.io/control-plane-ns", re.compile(r".")),
         # `linkerd.io/inject` is only the wish, and is often the namespace's.

@@ -22,11 +22,12 @@ from meshaware.propagation.names import (
     X_B3_SPANID,
     X_B3_TRACEID,
 )
+from meshaware.propagation.position import Position
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-__all__ = ["live_baggage", "live_trace_headers", "tracing_loaded", "without_client_spans"]
+__all__ = ["live_baggage", "live_position", "live_trace_headers", "tracing_loaded", "without_client_spans"]
 
 _SAMPLED = 1
 _POSITIONS = (TRACEPARENT, X_B3_SPANID, B3)
@@ -70,6 +71,24 @@ def live_trace_headers(came: Mapping[bytes, bytes], *, b3: bool, multi: bool) ->
         written[X_B3_SPANID] = span_id
         written[X_B3_SAMPLED] = sampled
     return written
+
+
+def live_position(came: Mapping[bytes, bytes]) -> Position | None:
+    """
+    Return the live span, under the same conditions as `live_trace_headers`; None where no span is live.
+
+    Args:
+        came: The headers that came in.
+    """
+    if not tracing_loaded():
+        return None
+    position = _current_span()().get_span_context()
+    if not position.is_valid:
+        return None
+    span_id = f"{position.span_id:016x}"
+    if position.is_remote and any(span_id.encode() in came.get(name, b"") for name in _POSITIONS):
+        return None
+    return Position(f"{position.trace_id:032x}", span_id, bool(position.trace_flags & _SAMPLED))
 
 
 def live_baggage(captured: bytes | None) -> bytes | None:
