@@ -19,6 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from meshaware.propagation.context import attach, bind_headers, outbound_headers
 from meshaware.propagation.spans import (
     live_baggage,
+    live_position,
     live_trace_headers,
     tracing_loaded,
     without_client_spans,
@@ -133,6 +134,25 @@ def test_a_span_that_only_stands_for_the_callers_leaves_what_came_as_it_is() -> 
     }
     with bind_headers(came), trace.use_span(remote(came)):
         assert outbound_headers("http://inventory/") == came
+
+
+def test_the_live_span_can_be_told_to_people(provider: TracerProvider) -> None:
+    """Under the same conditions as it goes out in headers."""
+    came = {name.encode(): value.encode() for name, value in INBOUND.items()}
+    assert live_position(came) is None
+    with provider.get_tracer("test").start_as_current_span("work") as span:
+        position = span.get_span_context()
+        expected = (f"{position.trace_id:032x}", f"{position.span_id:016x}", True)
+        assert live_position(came) == expected
+        assert live_position({}) == expected
+    with trace.use_span(remote(INBOUND)):
+        assert live_position(came) is None
+        assert live_position({}) == (*INBOUND["traceparent"].split("-")[1:3], True)
+    unsampled = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("test")
+    with unsampled.start_as_current_span("work"):
+        told = live_position({})
+        assert told is not None
+        assert told.sampled is False
 
 
 def test_a_callers_span_that_did_not_come_with_the_headers_is_written() -> None:

@@ -9,7 +9,9 @@ Which headers of a request go on with the calls it causes, and to whom.
     outgoing   what a request gets, given what it has and what is carried
     outside    what a request to a host outside the mesh must not take along
     spans      the trace headers of OpenTelemetry's live span
+    position   the caller's span, for people
     context    what this task or thread carries: bind_headers, outbound_headers
+    inbound    what can be asked about the request: who called
 
 Nothing here does I/O, and nothing outside the standard library is imported before it is in use.
 """
