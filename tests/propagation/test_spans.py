@@ -283,6 +283,7 @@ def test_a_process_without_opentelemetry_does_not_load_it(monkeypatch: pytest.Mo
     assert not tracing_loaded()
     assert live_trace_headers({}, b3=True, multi=True) is None
     assert live_baggage(None) is None
+    assert live_position({}) is None
     raw = [(b"Host", b"inventory")]
     assert attach(raw) is raw
     with bind_headers(INBOUND):
