@@ -16,7 +16,7 @@ STOREYS = [
     {"deadline", "identity", "flavours", "instrumentation"},
     {"settings", "propagation"},
     {"budgets", "sidecar"},
-    {"client", "asgi", "telemetry"},
+    {"client", "asgi", "telemetry", "logs"},
     {"mesh"},
     {"httpx2", "testing"},
 ]
@@ -33,6 +33,7 @@ ONLY_IN = {
     "fastapi": ("telemetry/",),
     "starlette": (),
     "uvicorn": ("testing/",),
+    "structlog": (),
     "socket": ("sidecar/admin.py", "testing/"),
 }
 

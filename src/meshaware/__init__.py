@@ -10,6 +10,7 @@ The rooms, each name from the file it lives in; nothing is loaded before it is u
     client/        httpx clients that keep budgets and carry headers
     asgi/          the middleware
     telemetry/     OpenTelemetry
+    logs/          what log lines say of the request
     mesh           all of it in two lines
 """
 

@@ -90,7 +90,7 @@ class Mesh:
     def _layer(self, app: ASGIApp) -> ASGIApp:
         settings = self.settings
         return HealthEndpoints(
-            MeshMiddleware(app, settings),
+            MeshMiddleware(app, settings, gate=self.gate),
             livez=settings.livez_path,
             readyz=settings.readyz_path,
             report=self.readiness,

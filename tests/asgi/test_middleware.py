@@ -34,6 +34,7 @@ from meshaware.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from meshaware.errors import SettingsError
 from meshaware.propagation.context import attach, bind_headers, current, outbound_headers
 from meshaware.propagation.fitness import MAX_VALUE
+from meshaware.propagation.inbound import marked
 from meshaware.settings import MeshSettings
 
 URL = "http://inventory:8080/items/42"
@@ -217,6 +218,21 @@ async def test_a_call_in_the_same_process_leaves_nothing_in_its_callers_context(
         assert scope.cancelled_caught == (outcome == "cancel")
         assert outbound_headers(URL) == {"x-request-id": "caller"}
     assert current() is None
+
+
+@pytest.mark.anyio
+async def test_an_error_that_ends_a_request_says_which_request_it_was() -> None:
+    """The server logs it when the request's headers are not carried any more."""
+    seen = list[object]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(current())
+        raise LookupError
+
+    with pytest.raises(LookupError) as raised:
+        await MeshMiddleware(app)(scope_of(INBOUND), receive, send)
+    assert current() is None
+    assert marked(raised.value) is seen[0]
 
 
 @pytest.mark.anyio

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from meshaware.flavours import FLAVOURS, Flavour
+from meshaware.identity import PEER_HEADERS
 from meshaware.settings.addresses import parse_loopback
 from meshaware.settings.model import MeshName
 
@@ -38,6 +39,23 @@ def test_each_mesh_has_its_addresses(
     assert (flavour.admin_url, flavour.has_routes) == (admin, has_routes)
     assert flavour.gates is (ready is not None)
     assert (flavour.container is not None) is flavour.gates
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("istio", "x-forwarded-client-cert"),
+        ("linkerd", "l5d-client-id"),
+        ("consul", "x-forwarded-client-cert"),
+        ("kuma", "x-forwarded-client-cert"),
+        ("ambient", None),
+        ("none", None),
+    ],
+)
+def test_each_mesh_says_who_called_in_its_own_way(name: str, header: str | None) -> None:
+    """In a header that can be read, or, where no proxy looks after it, in none."""
+    assert FLAVOURS[name].peer_header == header
+    assert header is None or header in PEER_HEADERS
 
 
 def test_the_table_has_every_mesh_that_can_be_set() -> None:

@@ -19,6 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from meshaware.propagation.context import attach, bind_headers, outbound_headers
 from meshaware.propagation.spans import (
     live_baggage,
+    live_position,
     live_trace_headers,
     tracing_loaded,
     without_client_spans,
@@ -151,6 +152,26 @@ def test_a_span_that_only_stands_for_the_callers_leaves_what_came_as_it_is() -> 
     }
     with bind_headers(came), trace.use_span(remote(came)):
         assert outbound_headers("http://inventory/") == came
+
+
+def test_the_live_span_has_a_position_under_the_conditions_under_which_it_goes_out(provider: TracerProvider) -> None:
+    came = {name.encode(): value.encode() for name, value in INBOUND.items()}
+    assert live_position(came) is None
+    with provider.get_tracer("test").start_as_current_span("work") as span:
+        live = span.get_span_context()
+        told = live_position(came)
+        assert told is not None
+        assert (told.trace_id, told.span_id, told.sampled) == (live.trace_id, live.span_id, True)
+    with trace.use_span(remote(INBOUND)):
+        assert live_position(came) is None
+        told = live_position()
+        assert told is not None
+        assert f"{told.span_id:016x}" in INBOUND["traceparent"]
+    unsampled = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("test")
+    with unsampled.start_as_current_span("work"):
+        told = live_position()
+        assert told is not None
+        assert told.sampled is False
 
 
 def test_a_callers_span_that_did_not_come_with_the_headers_is_written() -> None:
@@ -290,6 +311,7 @@ def test_a_process_without_opentelemetry_does_not_load_it(monkeypatch: pytest.Mo
     assert not tracing_loaded()
     assert live_trace_headers() is None
     assert live_baggage(None) is None
+    assert live_position({}) is None
     raw = [(b"Host", b"inventory")]
     assert attach(raw) is raw
     with bind_headers(INBOUND):

@@ -3,6 +3,7 @@ What stands between the server and the application.
 
     types        ASGI's own words
     middleware   MeshMiddleware: carries headers from a request to its calls
+    peers        whose word about the caller counts
     health       livez and readyz
     errors       replies for upstream failures that nothing handled
     install      puts them around an application

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from meshaware.asgi.peers import peer_reader
 from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
 from meshaware.flavours import detect
 from meshaware.propagation.context import Carried, bind, reset
 from meshaware.propagation.fitness import is_fit
 from meshaware.propagation.headers import HeaderSet
 from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.inbound import mark
 from meshaware.propagation.names import REQUEST_ID, Pair
 from meshaware.settings import MeshSettings
+
+if TYPE_CHECKING:
+    from meshaware.sidecar.readiness import ReadinessGate
 
 __all__ = ["MeshMiddleware"]
 
@@ -32,21 +38,28 @@ class MeshMiddleware:
     A request without a usable `x-request-id` gets one for its calls: a UUID 4, as Envoy makes them. Behind a
     sidecar that does not happen, Envoy has set it.
 
+    Who called can be asked meanwhile (`meshaware.propagation.inbound.current_peer`), and an error that the
+    application raises is marked, so that a log line about it names its request.
+
     Args:
         app: The ASGI application; it stays visible as `app`.
         settings: Default: `MeshSettings()`, which reads the environment.
+        gate: Where settings do not tell which mesh this is, the gate of the same settings does, once it is open.
 
     Raises:
         SettingsError: A header or host that the settings name cannot be used.
     """
 
-    __slots__ = ("_hosts", "_one", "_select", "app")
+    __slots__ = ("_hosts", "_one", "_read_peer", "_select", "app")
 
-    def __init__(self, app: ASGIApp, settings: MeshSettings | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: MeshSettings | None = None, *, gate: ReadinessGate | None = None
+    ) -> None:
         settings = MeshSettings() if settings is None else settings
         headers = HeaderSet.DEFAULT | HeaderSet.parse(settings.headers)
         self.app = app
         self._select = headers.select
+        self._read_peer = peer_reader(settings, gate)
         self._hosts = HostPolicy(
             settings.mesh_hosts, cluster_domain=settings.cluster_domain, trace_hosts=settings.trace_hosts
         )
@@ -63,9 +76,13 @@ class MeshMiddleware:
         if not _brings_id(found):
             found = [pair for pair in found if pair[0] != REQUEST_ID]
             found.append((REQUEST_ID, str(uuid4()).encode()))
-        token = bind(Carried(found, self._hosts, self._one))
+        carried = Carried(found, self._hosts, (self._read_peer, scope["headers"]), one=self._one)
+        token = bind(carried)
         try:
             await self.app(scope, receive, send)
+        except Exception as error:
+            mark(error, carried)
+            raise
         finally:
             try:  # noqa: SIM105 (suppress() costs more than the whole reset)
                 reset(token)

@@ -9,6 +9,7 @@ from meshaware.flavours.flavour import Flavour, Mark
 __all__ = ["AMBIENT"]
 
 # ztunnel's admin (15000) and readiness (15021) listen in its own pod on the node, so nothing here has a URL.
+# It does not look into HTTP, so whoever calls the pod past a waypoint can write any header.
 AMBIENT = Flavour(
     name="ambient",
     title="Istio ambient",

@@ -19,6 +19,8 @@ CONSUL = Flavour(
     admin_url="http://localhost:19000",
     has_routes=True,
     container="consul-dataplane",
+    # As Istio's. Where the configuration sanitises it, or the protocol is gRPC, none arrives.
+    peer_header="x-forwarded-client-cert",
     marks=(
         Mark("label", "consul.hashicorp.com/connect-inject-status", _INJECTED),
         Mark("annotation", "consul.hashicorp.com/connect-inject-status", _INJECTED),

@@ -45,6 +45,8 @@ class Flavour:
         one_trace_format: Whether the proxy advances one format of trace headers and leaves the others stale.
         container: The proxy's container in the pod, for messages; None where the pod has none.
         marks: What shows that a pod is in this mesh; one is enough.
+        peer_header: The header in which the proxy says who called, and which it takes away where it cannot say;
+            None where a request may reach the application with whatever the caller put there.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Flavour:
     one_trace_format: bool = False
     container: str | None = None
     marks: tuple[Mark, ...] = ()
+    peer_header: str | None = None
 
     @property
     def gates(self) -> bool:

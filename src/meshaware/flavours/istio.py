@@ -18,6 +18,8 @@ ISTIO = Flavour(
     admin_url="http://localhost:15000",
     has_routes=True,
     container="istio-proxy",
+    # APPEND_FORWARD by default: what came is kept over mTLS and removed otherwise; the own element is the last.
+    peer_header="x-forwarded-client-cert",
     marks=(
         # Every template writes it; the one for gRPC without any proxy (`grpc-simple`) lists no istio-proxy.
         Mark("annotation", "sidecar.istio.io/status", re.compile(r'"istio-proxy"')),

@@ -16,6 +16,8 @@ KUMA = Flavour(
     # Before 2.14, and later where the admin's Unix socket is switched off, readiness is Envoy's own.
     ready_fallback_url="http://localhost:9901/ready",
     container="kuma-sidecar",
+    # SANITIZE_SET: there is only the one element that the sidecar wrote.
+    peer_header="x-forwarded-client-cert",
     marks=(
         Mark("annotation", "kuma.io/sidecar-injected", re.compile(r"^(true|enabled)$")),
         Mark("label", "kuma.io/mesh", re.compile(r".")),

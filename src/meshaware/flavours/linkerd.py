@@ -16,6 +16,8 @@ LINKERD = Flavour(
     # It looks for W3C's first, then for the several `x-b3-*`, and writes its span into the one it found.
     one_trace_format=True,
     container="linkerd-proxy",
+    # On every request over HTTP: set to the client's identity, or removed.
+    peer_header="l5d-client-id",
     marks=(
         Mark("label", "linkerd.io/control-plane-ns", re.compile(r".")),
         # `linkerd.io/inject` is only the wish, and is often the namespace's.

@@ -8,14 +8,15 @@ thread or executor does not, see `carry`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token, copy_context
 from functools import lru_cache, wraps
 from os import environ
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import ParamSpec, TypeVar
 
+from meshaware.identity import Peer
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
 from meshaware.propagation.hosts import HostPolicy
@@ -25,6 +26,7 @@ from meshaware.propagation.outside import detach
 from meshaware.propagation.spans import arrival, live_baggage, live_trace_headers, tracing_loaded
 
 __all__ = [
+    "Caller",
     "Carried",
     "attach",
     "attach_trace",
@@ -35,6 +37,9 @@ __all__ = [
     "outbound_headers",
     "reset",
 ]
+
+Caller = tuple[Callable[[Iterable[Pair]], Peer | None], Iterable[Pair]]
+"""Who called, not read yet: the function that reads it, and the headers of the request."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -59,14 +64,19 @@ class Carried:
     Args:
         found: Lower-case names with values, as they came in. It must not change afterwards.
         hosts: Who may get them.
+        caller: Who called; None where nobody did or nobody vouches for it.
         one: Whether trace headers go out in one format only, as the proxy of some meshes wants it.
     """
 
-    __slots__ = ("_cargo", "_found", "hosts", "one")
+    __slots__ = ("_cargo", "_found", "_peer", "caller", "hosts", "one")
 
-    def __init__(self, found: Sequence[Pair], hosts: HostPolicy, one: bool = False) -> None:  # noqa: FBT001, FBT002
+    def __init__(
+        self, found: Sequence[Pair], hosts: HostPolicy, caller: Caller | None = None, *, one: bool = False
+    ) -> None:
         self._found = found
         self._cargo: Cargo | None = None
+        self._peer: Peer | EllipsisType | None = ...
+        self.caller = caller
         self.hosts = hosts
         self.one = one
 
@@ -82,6 +92,13 @@ class Carried:
     def headers(self) -> tuple[Pair, ...]:
         """What is fit to go out: verbatim, valid, each name once."""
         return tuple(self.cargo.came.items())
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who called."""
+        if self._peer is ...:
+            self._peer = None if self.caller is None else self.caller[0](self.caller[1])
+        return self._peer
 
     def __repr__(self) -> str:
         return f"<Carried: {len(self.headers)} headers for {self.hosts!r}>"
@@ -108,12 +125,12 @@ class _Binding(AbstractContextManager[None]):
     def __enter__(self) -> None:
         outer = current()
         hosts = self._hosts or (_default_hosts() if outer is None else outer.hosts)
-        pairs, one = self._pairs, False
+        pairs, caller, one = self._pairs, None, False
         if outer is not None:
-            pairs, one = merge(outer.headers, pairs), outer.one
+            pairs, caller, one = merge(outer.headers, pairs), outer.caller, outer.one
         elif tracing_loaded() and (arrived := arrival()) is not None:
             pairs = merge(tuple(arrived.came.items()), pairs)
-        self._tokens.append(bind(Carried(pairs, hosts, one)))
+        self._tokens.append(bind(Carried(pairs, hosts, caller, one=one)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

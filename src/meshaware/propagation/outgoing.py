@@ -28,7 +28,7 @@ from meshaware.propagation.names import (
     X_B3_TRACEID,
     Pair,
 )
-from meshaware.propagation.parent import single_is_newer
+from meshaware.propagation.position import single_is_newer
 
 __all__ = ["Cargo", "Changes", "changes", "load", "wanted_names"]
 

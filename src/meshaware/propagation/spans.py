@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshaware.propagation.fitness import MAX_LIST
 from meshaware.propagation.names import B3, TRACEPARENT, X_B3_SPANID
-from meshaware.propagation.parent import Parent, read_parent
+from meshaware.propagation.position import Position, read_position
 from meshaware.propagation.telling import tell
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "Arrival",
     "arrival",
     "live_baggage",
+    "live_position",
     "live_trace_headers",
     "remember",
     "tracing_loaded",
@@ -43,7 +44,7 @@ class Arrival(NamedTuple):
 
     came: Mapping[bytes, bytes]
     """The headers, as `fit` returned them: those of the trace, and others that the propagator carries."""
-    parent: Parent | None
+    parent: Position | None
     local: bool = False
     """
     Whether spans go out with the decision that came, if it was against sampling: for services that record every
@@ -73,11 +74,11 @@ def arrival(context: Context | None = None) -> Arrival | None:
     return found if isinstance(found, Arrival) else None
 
 
-def live_trace_headers(
+def live_position(
     came: Mapping[bytes, bytes] = MappingProxyType({}), context: Context | None = None
-) -> dict[bytes, bytes] | None:
+) -> Position | None:
     """
-    Write the live span as trace headers in every format; None where no span is live.
+    Return where the live span stands; None where no span is live.
 
     A span that only stands for the caller's, as instrumentation without a tracer provider leaves it, is not
     live when the headers that came in tell of it: those say more, such as that the sampling decision is left
@@ -89,22 +90,35 @@ def live_trace_headers(
     """
     if not tracing_loaded():
         return None
-    position = _current_span()(context).get_span_context()
-    if not position.is_valid:
+    span = _current_span()(context).get_span_context()
+    if not span.is_valid:
         return None
     arrived = arrival(context)
-    if position.is_remote and _stands_for_caller(position.span_id, arrived, came):
+    if span.is_remote and _stands_for_caller(span.span_id, arrived, came):
         return None
-    parent = read_parent(came) if arrived is None else arrived.parent
-    flags = position.trace_flags & 0xFF
+    parent = read_position(came) if arrived is None else arrived.parent
+    flags = span.trace_flags & 0xFF
     debug = short = False
     # A decision that came alone has no trace of its own: it is about the one that begins here.
-    if parent is not None and parent.trace_id in (position.trace_id, 0):
+    if parent is not None and parent.trace_id in (span.trace_id, 0):
         debug, short = parent.debug, parent.short
         if arrived is not None and arrived.local and parent.sampled is False:
             flags &= ~_SAMPLED
-    tracestate = _tracestate(position.trace_state, arrived)
-    return tell(position.trace_id, position.span_id, flags, tracestate, debug=debug, short=short)
+    return Position(span.trace_id, span.span_id, flags, _tracestate(span.trace_state, arrived), debug, short)
+
+
+def live_trace_headers(
+    came: Mapping[bytes, bytes] = MappingProxyType({}), context: Context | None = None
+) -> dict[bytes, bytes] | None:
+    """
+    Write the live span as trace headers in every format; None where no span is live.
+
+    Args:
+        came: As for `live_position`.
+        context: As for `live_position`.
+    """
+    position = live_position(came, context)
+    return None if position is None else tell(position)
 
 
 def _stands_for_caller(span_id: int, arrived: Arrival | None, came: Mapping[bytes, bytes]) -> bool:

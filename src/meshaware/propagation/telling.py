@@ -15,6 +15,7 @@ from meshaware.propagation.names import (
     X_B3_SPANID,
     X_B3_TRACEID,
 )
+from meshaware.propagation.position import Position
 
 __all__ = ["tell"]
 
@@ -22,29 +23,25 @@ _SAMPLED = 1
 _LOW = (1 << 64) - 1
 
 
-def tell(
-    trace_id: int, span_id: int, flags: int, tracestate: bytes = b"", *, debug: bool = False, short: bool = False
-) -> dict[bytes, bytes]:
+def tell(position: Position) -> dict[bytes, bytes]:
     """
     Write a position in a trace in W3C's format and in both of B3's.
 
+    A trace identifier of 64 bits is written with so many in B3 where it came so. Debug, for which only B3 has a word,
+    holds where the span is sampled; `x-b3-sampled` goes beside it, because Envoy does not look at `x-b3-flags`.
+
     Args:
-        trace_id: 128 bits, not 0.
-        span_id: 64 bits, not 0.
-        flags: Of W3C Trace Context.
-        tracestate: What stands in the header, or nothing.
-        debug: The trace is being debugged, which only B3 has a word for. It holds where the span is sampled;
-            `x-b3-sampled` goes beside it, because Envoy does not look at `x-b3-flags`.
-        short: Write B3's trace identifier with 64 bits where the rest is 0, as it came.
+        position: Of a span, its decision made.
     """
-    trace, span = b"%032x" % trace_id, b"%016x" % span_id
+    trace_id, flags = position.trace_id, position.flags or 0
+    trace, span = b"%032x" % trace_id, b"%016x" % position.span_id
     written = {TRACEPARENT: b"00-%b-%b-%02x" % (trace, span, flags)}
-    if tracestate:
-        written[TRACESTATE] = tracestate
-    if short and trace_id <= _LOW:
+    if position.tracestate:
+        written[TRACESTATE] = position.tracestate
+    if position.short and trace_id <= _LOW:
         trace = trace[16:]
     sampled = b"1" if flags & _SAMPLED else b"0"
-    debugged = debug and sampled == b"1"
+    debugged = position.debug and sampled == b"1"
     written[B3] = b"%b-%b-%b" % (trace, span, b"d" if debugged else sampled)
     written[X_B3_TRACEID], written[X_B3_SPANID], written[X_B3_SAMPLED] = trace, span, sampled
     if debugged:

@@ -31,7 +31,7 @@ from meshaware.propagation.context import current
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.names import SETS, Pair
 from meshaware.propagation.outgoing import changes, load
-from meshaware.propagation.parent import Parent, read_parent
+from meshaware.propagation.position import Position, read_position
 from meshaware.propagation.spans import Arrival, arrival, live_trace_headers, remember
 from meshaware.propagation.w3c import tracestate_members
 
@@ -85,7 +85,7 @@ class TraceFormat(TextMapPropagator):
         if not found:
             return context
         came = fit(found)
-        parent = read_parent(came)
+        parent = read_position(came)
         if parent is None:
             # Whoever came before in a list of propagators may have believed what is not to be believed.
             if any(name in _NAMES for name, _ in found):
@@ -97,7 +97,7 @@ class TraceFormat(TextMapPropagator):
         arrived = Arrival(came, parent, self._local, position.span_id, position.trace_state)
         return remember(set_span_in_context(NonRecordingSpan(position), context), arrived)
 
-    def _position(self, parent: Parent) -> SpanContext | None:
+    def _position(self, parent: Position) -> SpanContext | None:
         trace_id, span_id, flags = parent.trace_id, parent.span_id, parent.flags
         if not trace_id:
             if flags or self._local:

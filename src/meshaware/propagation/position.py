@@ -22,7 +22,7 @@ from meshaware.propagation.names import (
     X_B3_TRACEID,
 )
 
-__all__ = ["Parent", "read_parent", "single_is_newer"]
+__all__ = ["Position", "read_position", "single_is_newer"]
 
 _SAMPLED = 1
 _SHORT = 16
@@ -30,7 +30,7 @@ _ABOVE = 3
 _ACCEPT = frozenset({b"1", b"d", b"true"})
 
 
-class Parent(NamedTuple):
+class Position(NamedTuple):
     """
     A position in a trace, or a sampling decision alone: then both identifiers are 0.
 
@@ -53,7 +53,7 @@ class Parent(NamedTuple):
         return None if self.flags is None else bool(self.flags & _SAMPLED)
 
 
-def read_parent(came: Mapping[bytes, bytes]) -> Parent | None:
+def read_position(came: Mapping[bytes, bytes]) -> Position | None:
     """
     Read the position of a request.
 
@@ -69,10 +69,10 @@ def read_parent(came: Mapping[bytes, bytes]) -> Parent | None:
         one_trace = line[35 - len(trace_id) : 35] == trace_id
         if flags is None or not (above and one_trace and above == line[36:52]):
             span_id, flags = line[36:52], int(line[53:55], 16)
-        return Parent(int(line[3:35], 16), int(span_id, 16), flags, tracestate, debug, short)
+        return Position(int(line[3:35], 16), int(span_id, 16), flags, tracestate, debug, short)
     if decision is None and not trace_id:
         return None
-    return Parent(int(trace_id or b"0", 16), int(span_id or b"0", 16), flags, b"", debug, short)
+    return Position(int(trace_id or b"0", 16), int(span_id or b"0", 16), flags, b"", debug, short)
 
 
 def single_is_newer(came: Mapping[bytes, bytes]) -> bool:
