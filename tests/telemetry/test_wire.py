@@ -6,6 +6,7 @@ A real service on uvicorn, which calls a real server; each way is a process of i
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import subprocess
@@ -15,7 +16,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
-from urllib.request import Request, urlopen
 
 import pytest
 
@@ -140,12 +140,17 @@ class Service(NamedTuple):
     upstream: Upstream
     inside: str
 
-    def pass_on(self, came: dict[str, str], path: str = "/") -> list[dict[str, str]]:
+    def pass_on(self, came: dict[str, str] | list[tuple[str, str]], path: str = "/") -> list[dict[str, str]]:
         """Have the service call upstream while it serves a request with these headers."""
         url = f"http://{self.inside}:{self.upstream.port}{path}"
-        request = Request(f"http://127.0.0.1:{self.port}/?url={url}", headers=came)
-        with urlopen(request, timeout=30) as response:
-            assert json.load(response) == 204
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.putrequest("GET", f"/?url={url}")
+        for name, value in came.items() if isinstance(came, dict) else came:
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        assert (response.status, json.load(response)) == (200, 204)
+        connection.close()
         return self.upstream.take()
 
 
@@ -292,3 +297,113 @@ def test_it_does_so_without_a_tracer_too(serve: Serve) -> None:
     (sent,) = service.pass_on({**ID, **SAMPLED})
     assert sent.items() >= ID.items()
     assert agree(sent)[0] == TRACE
+
+
+# W3C Trace Context, statement by statement: https://www.w3.org/TR/trace-context/ and https://www.w3.org/TR/trace-context-2/
+PARENT = f"00-{TRACE}-{SPAN}"
+CONTINUED: dict[str, list[tuple[str, str]]] = {
+    "a version to come": [("traceparent", f"cc-{TRACE}-{SPAN}-01")],
+    "a version to come, with more": [("traceparent", f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like")],
+    "names in any case": [("TraceParent", f"{PARENT}-01")],
+    "blanks around it": [("traceparent", f" \t{PARENT}-01 \t")],
+    "flags that mean nothing yet": [("traceparent", f"{PARENT}-ff")],
+}
+BEGUN: dict[str, list[tuple[str, str]]] = {
+    "two of them": [("traceparent", f"{PARENT}-01"), ("traceparent", f"00-{TRACE}-{SPAN[::-1]}-01")],
+    "the same twice": [("traceparent", f"{PARENT}-01")] * 2,
+    "version 00 with more": [("traceparent", f"{PARENT}-01-what-the-future-will-be-like")],
+    "version 00 with a dot": [("traceparent", f"{PARENT}-01.")],
+    "a version to come, with a dot": [("traceparent", f"cc-{TRACE}-{SPAN}-01.what")],
+    "the forbidden version": [("traceparent", f"ff-{TRACE}-{SPAN}-01")],
+    "a version of three digits": [("traceparent", f"000-{TRACE}-{SPAN}-01")],
+    "a version that is no number": [("traceparent", f".0-{TRACE}-{SPAN}-01")],
+    "no trace": [("traceparent", f"00-{'0' * 32}-{SPAN}-01")],
+    "no span": [("traceparent", f"00-{TRACE}-{'0' * 16}-01")],
+    "capitals": [("traceparent", f"00-{TRACE.upper()}-{SPAN}-01")],
+    "a trace too long": [("traceparent", f"00-{TRACE}1-{SPAN}-01")],
+    "a trace too short": [("traceparent", f"00-{TRACE[1:]}-{SPAN}-01")],
+    "a span too long": [("traceparent", f"00-{TRACE}-{SPAN}1-01")],
+    "a span too short": [("traceparent", f"00-{TRACE}-{SPAN[1:]}-01")],
+    "flags too long": [("traceparent", f"{PARENT}-001")],
+    "flags too short": [("traceparent", f"{PARENT}-1")],
+    "flags that are no number": [("traceparent", f"{PARENT}-0.")],
+    "another name": [("trace-parent", f"{PARENT}-01"), ("trace.parent", f"{PARENT}-01")],
+    "nothing": [],
+}
+LONG_KEY, TENANT = "z" * 256, "t" * 241 + "@" + "v" * 14
+STATES: dict[str, tuple[list[str], str]] = {
+    "one list": (["foo=1,bar=2"], "foo=1,bar=2"),
+    "several lists in order": (["foo=1,bar=2", "rojo=1,congo=2", "baz=3"], "foo=1,bar=2,rojo=1,congo=2,baz=3"),
+    "empty lists": (["", "foo=1", ""], "foo=1"),
+    "blanks between": (["foo=1 \t , \t bar=2, \t baz=3"], "foo=1 \t , \t bar=2, \t baz=3"),
+    "the longest key": ([f"foo=1,{LONG_KEY}=1"], f"foo=1,{LONG_KEY}=1"),
+    "the longest tenant and system": ([f"foo=1,{TENANT}=1"], f"foo=1,{TENANT}=1"),
+    "a digit first, since level 2": (["1a=1"], "1a=1"),
+    "32 members": ([",".join(f"a{n}={n}" for n in range(32))], ",".join(f"a{n}={n}" for n in range(32))),
+    "33 members": ([",".join(f"a{n}={n}" for n in range(33))], ""),
+    "a key twice": (["foo=1,foo=1"], ""),
+    "a key twice in two lists": (["foo=1", "foo=2"], ""),
+    "a key too long": ([f"foo=1,{LONG_KEY}z=1"], ""),
+    "a tenant too long": ([f"foo=1,{'t' * 242}@v=1"], ""),
+    "a system too long": ([f"foo=1,t@{'v' * 15}=1"], ""),
+    "no system": (["foo@=1,bar=2"], ""),
+    "no tenant": (["@foo=1,bar=2"], ""),
+    "two at signs": (["foo@@bar=1,bar=2"], ""),
+    "a blank in a key": (["foo =1"], ""),
+    "capitals in a key": (["FOO=1"], ""),
+    "a dot in a key": (["foo.bar=1"], ""),
+    "two equals signs": (["foo=bar=baz"], ""),
+    "no value": (["foo=,bar=3"], ""),
+    "another name": ([], ""),
+}
+PARTICIPANTS = ["setup_telemetry", "opentelemetry-instrument"]
+
+
+@pytest.mark.parametrize("way", PARTICIPANTS)
+@pytest.mark.parametrize("came", CONTINUED.values(), ids=CONTINUED)
+def test_w3c_a_valid_traceparent_is_continued(serve: Serve, way: str, came: list[tuple[str, str]]) -> None:
+    (sent,) = serve(way).pass_on(came)
+    trace, span, sampled = agree(sent)
+    assert (trace, sampled) == (TRACE, True)
+    assert span != SPAN
+    assert sent["traceparent"].startswith("00-")
+    assert not int(sent["traceparent"][-2:], 16) & 0xFC
+
+
+@pytest.mark.parametrize("way", PARTICIPANTS)
+@pytest.mark.parametrize("came", BEGUN.values(), ids=BEGUN)
+def test_w3c_any_other_begins_a_new_trace_and_takes_no_tracestate(
+    serve: Serve, way: str, came: list[tuple[str, str]]
+) -> None:
+    (sent,) = serve(way).pass_on([*came, ("tracestate", "foo=1")])
+    trace, _, _ = agree(sent)
+    assert trace not in came.__repr__()
+    assert "tracestate" not in sent
+
+
+@pytest.mark.parametrize("way", PARTICIPANTS)
+@pytest.mark.parametrize("flags", ["00", "01"])
+@pytest.mark.parametrize(("came", "goes"), STATES.values(), ids=STATES)
+def test_w3c_a_tracestate_goes_on_whole_and_in_order_or_not_at_all(
+    serve: Serve, way: str, flags: str, came: list[str], goes: str
+) -> None:
+    lines = [("tracestate", line) for line in came] or [("trace-state", "foo=1"), ("trace.state", "foo=1")]
+    (sent,) = serve(way).pass_on([("traceparent", f"{PARENT}-{flags}"), *lines])
+    assert agree(sent)[0] == TRACE
+    assert sent.get("tracestate", "") == goes
+
+
+@pytest.mark.parametrize("way", PARTICIPANTS)
+def test_w3c_each_call_of_a_sampled_request_has_a_parent_of_its_own(serve: Serve, way: str) -> None:
+    service = serve(way)
+    sent = [service.pass_on({"traceparent": f"{PARENT}-01"})[0] for _ in range(3)]
+    assert {agree(each)[0] for each in sent} == {TRACE}
+    assert len({agree(each)[1] for each in sent}) == 3
+
+
+def test_w3c_the_random_flag_of_level_2_goes_on(serve: Serve) -> None:
+    service = serve("setup_telemetry")
+    assert service.pass_on({"traceparent": f"{PARENT}-03"})[0]["traceparent"].endswith("-03")
+    assert service.pass_on({"traceparent": f"{PARENT}-01"})[0]["traceparent"].endswith("-01")
+    assert service.pass_on({"traceparent": f"{PARENT}-02"})[0]["traceparent"].endswith("-02")
+    assert service.pass_on({})[0]["traceparent"].endswith("-03")
