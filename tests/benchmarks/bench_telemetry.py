@@ -15,7 +15,7 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -94,7 +94,7 @@ def variants(wirings: Sequence[str]) -> list[Variant]:
 
 
 @contextlib.contextmanager
-def services(wirings: Sequence[str], http: str) -> Iterator[tuple[dict[str, Child], Child]]:
+def services(wirings: Sequence[str], http: str) -> Generator[tuple[dict[str, Child], Child]]:
     """Every wiring in a process of its own, and the receiver of their spans."""
     with contextlib.ExitStack() as stack:
         collector, upstream = (stack.enter_context(Child(module)) for module in ("collector", "upstream"))
