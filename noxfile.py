@@ -126,7 +126,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[0])
 def bench(session: nox.Session) -> None:
-    """Measure what it costs, as ratios in one run: `nox -s bench -- middleware client imports telemetry --times 2`."""
+    """Measure what it costs, as ratios in one run: `nox -s bench -- middleware client fastapi telemetry --times 2`."""
     _install(session, "test", extras="testing,httpx2")
     session.install("-q", "httptools")  # what uvicorn[standard] parses requests with
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
