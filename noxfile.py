@@ -126,6 +126,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[0])
 def bench(session: nox.Session) -> None:
-    """Measure the way of one request, as ratios in one run."""
+    """Measure what it costs, as ratios in one run: `nox -s bench -- middleware client fastapi telemetry --times 2`."""
     _install(session, "test", extras="testing,httpx2")
+    session.install("-q", "httptools")  # what uvicorn[standard] parses requests with
     session.run("python", "-m", "tests.benchmarks", *session.posargs)

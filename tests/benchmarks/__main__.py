@@ -1,17 +1,37 @@
-"""`python -m tests.benchmarks`: every benchmark, as ratios within one run."""
+"""`python -m tests.benchmarks [NAME ...]`: what meshaware costs, each comparison within one run."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import platform
 
-from tests.benchmarks import bench_client, bench_middleware
+from tests.benchmarks import bench_client, bench_fastapi, bench_imports, bench_middleware, bench_telemetry
+
+BENCHMARKS = {
+    "middleware": bench_middleware.main,
+    "client": bench_client.main,
+    "imports": bench_imports.main,
+    "fastapi": bench_fastapi.main,
+    "telemetry": bench_telemetry.main,
+}
 
 
 def main() -> None:
-    print(f"CPython {platform.python_version()} on {platform.machine()}; medians of interleaved rounds")
-    for benchmark in (bench_middleware, bench_client):
-        print()
-        benchmark.main()
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--times", type=float, default=1.0, help="so many times as long, for a narrower spread")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    print(
+        f"CPython {platform.python_version()} on {platform.machine()}, {os.cpu_count()} processors,"
+        f" load {os.getloadavg()[0]:.1f}; medians of rounds in turn, quartiles of what is compared within a round"
+    )
+    for name in arguments.names or BENCHMARKS:
+        print(f"\n{name}")
+        BENCHMARKS[name](arguments.times)
 
 
 if __name__ == "__main__":
