@@ -6,13 +6,14 @@ import argparse
 import os
 import platform
 
-from tests.benchmarks import bench_client, bench_fastapi, bench_imports, bench_middleware, bench_telemetry
+from tests.benchmarks import bench_client, bench_fastapi, bench_imports, bench_logs, bench_middleware, bench_telemetry
 
 BENCHMARKS = {
     "middleware": bench_middleware.main,
     "client": bench_client.main,
     "imports": bench_imports.main,
     "fastapi": bench_fastapi.main,
+    "logs": bench_logs.main,
     "telemetry": bench_telemetry.main,
 }
 

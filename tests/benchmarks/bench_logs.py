@@ -18,7 +18,8 @@ from meshaware.propagation.context import Carried, bind, reset
 from meshaware.propagation.headers import HeaderSet
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.settings import MeshSettings
-from tests.benchmarks.bench_middleware import HEADERS, measure
+from tests.benchmarks.bench_middleware import HEADERS
+from tests.benchmarks.harness import interleave, show, timed
 
 PEER = "spiffe://cluster.local/ns/shop/sa/web"
 XFCC = f'By=spiffe://cluster.local/ns/shop/sa/orders;Hash={"4a" * 32};Subject="";URI={PEER}'.encode()
@@ -72,7 +73,7 @@ def line(
     return lambda: logger.info("%d items", 3, extra=extra)
 
 
-def measure_lines(title: str, span: AbstractContextManager[object]) -> None:
+def measure_lines(title: str, span: AbstractContextManager[object], times: float) -> None:
     mesh = MeshLogFilter(SETTINGS)
     filtered = line(logging.Formatter(FULL), mesh)
 
@@ -81,29 +82,26 @@ def measure_lines(title: str, span: AbstractContextManager[object]) -> None:
         filtered()
         reset(inner)
 
+    variants: dict[str, Callable[[], object]] = {
+        "plain": line(logging.Formatter(PLAIN)),
+        "all fields, extra= by hand": line(logging.Formatter(FULL), extra=BY_HAND),
+        "all fields, MeshLogFilter": filtered,
+        "the same, first of a request": first,
+        "four fields, JSON by hand": line(JsonByHand()),
+        "all fields, MeshJsonFormatter": line(MeshJsonFormatter(SETTINGS)),
+        "(capturing a request)": carried,
+    }
     token = bind(carried())
     with span:
-        times = measure(
-            {
-                "plain": line(logging.Formatter(PLAIN)),
-                "all fields, extra= by hand": line(logging.Formatter(FULL), extra=BY_HAND),
-                "all fields, MeshLogFilter": filtered,
-                "the same, first of a request": first,
-                "four fields, JSON by hand": line(JsonByHand()),
-                "all fields, MeshJsonFormatter": line(MeshJsonFormatter(SETTINGS)),
-                "(capturing a request)": carried,
-            }
-        )
+        runs = {name: timed(variant, 500) for name, variant in variants.items()}
+        show(f"a log line, {title}", interleave(runs, int(40 * times)))
     reset(token)
-    print(f"A log line, {title}")
-    for name, each in times.items():
-        print(f"  {name:<30} {each:6.2f} us  {each / times['plain']:5.2f} x plain")
 
 
-def main() -> None:
-    measure_lines("without a live span", nullcontext())
+def main(times: float = 1.0) -> None:
+    measure_lines("without a live span", nullcontext(), times)
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("bench")
-    measure_lines("with a live span", tracer.start_as_current_span("request"))
+    measure_lines("with a live span", tracer.start_as_current_span("request"), times)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from meshaware.propagation.context import current
 from meshaware.propagation.inbound import marked
 from meshaware.propagation.names import REQUEST_ID
 from meshaware.propagation.position import read_position
-from meshaware.propagation.spans import arrival, live_position, tracing_loaded
+from meshaware.propagation.spans import arrival, live_position, tracing_here
 from meshaware.settings import Workload
 
 __all__ = ["FIELDS", "MAX_SHOWN", "MeshFields"]
@@ -65,7 +65,7 @@ class MeshFields:
             came = carried.cargo.came
             if (peer := carried.peer) is not None:
                 told["peer"] = _shown(peer.name)
-        elif tracing_loaded() and (arrived := arrival()) is not None:
+        elif tracing_here() and (arrived := arrival()) is not None:
             came = arrived.came
         if (request_id := came.get(REQUEST_ID)) is not None:
             told["request_id"] = _shown(request_id.decode("latin-1"))

@@ -23,7 +23,7 @@ from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.names import BAGGAGE, SETS, Pair
 from meshaware.propagation.outgoing import Cargo, Changes, changes, load
 from meshaware.propagation.outside import detach
-from meshaware.propagation.spans import arrival, live_baggage, live_trace_headers, tracing_loaded
+from meshaware.propagation.spans import arrival, live_baggage, live_trace_headers, tracing_here
 
 __all__ = [
     "Caller",
@@ -128,7 +128,7 @@ class _Binding(AbstractContextManager[None]):
         pairs, caller, one = self._pairs, None, False
         if outer is not None:
             pairs, caller, one = merge(outer.headers, pairs), outer.caller, outer.one
-        elif tracing_loaded() and (arrived := arrival()) is not None:
+        elif tracing_here() and (arrived := arrival()) is not None:
             pairs = merge(tuple(arrived.came.items()), pairs)
         self._tokens.append(bind(Carried(pairs, hosts, caller, one=one)))
 
@@ -234,7 +234,7 @@ def attach(raw: Sequence[Pair], *, one: bool = False) -> Sequence[Pair]:
     Returns:
         `raw` itself where there is nothing to change.
     """
-    if current() is None and not tracing_loaded():
+    if current() is None and not tracing_here():
         return raw
     add, drop = _changes({name.lower(): value for name, value in raw}, one=one)
     if drop:
@@ -263,7 +263,7 @@ def _trace_alone(present: Mapping[bytes, bytes]) -> list[Pair]:
 
 def _changes(present: Mapping[bytes, bytes], *, one: bool = False) -> Changes:
     carried = current()
-    if not tracing_loaded():
+    if not tracing_here():
         return changes(_NOTHING if carried is None else carried.cargo, present)
     if carried is not None:
         cargo, one = carried.cargo, one or carried.one

@@ -124,13 +124,14 @@ def fit(found: Sequence[Pair]) -> dict[bytes, bytes]:
 
 def _in_order(headers: dict[bytes, bytes]) -> bool:
     """Tell, quickly, whether there is nothing to mend; so it is with nearly everything that ever comes."""
-    if len(headers) > MAX_COUNT or len(b"".join(headers.values())) > MAX_VALUE:
-        return False
+    size = 0
     for name, value in headers.items():
-        if not _VALID.get(name, _match_text)(value):
+        size += len(value)
+        if size > MAX_VALUE or not _VALID.get(name, _match_text)(value):
             return False
     return (
-        (TRACEPARENT in headers or TRACESTATE not in headers)
+        len(headers) <= MAX_COUNT
+        and (TRACEPARENT in headers or TRACESTATE not in headers)
         and (X_B3_TRACEID in headers) == (X_B3_SPANID in headers)
         and (X_B3_TRACEID in headers or X_B3_PARENTSPANID not in headers)
     )

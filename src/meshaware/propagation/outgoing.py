@@ -42,21 +42,23 @@ _REWRITTEN = _W3C | SETS["b3"]
 _NONE: frozenset[bytes] = frozenset()
 
 
-class Cargo(NamedTuple):
-    """What is carried."""
-
-    came: Mapping[bytes, bytes]
-    """All of it, by name."""
-    goes: tuple[Pair, ...]
-    """What goes on where neither the request nor a tracer has trace headers of its own."""
-
-
 class Changes(NamedTuple):
     """What to do to a request's headers."""
 
     add: Sequence[Pair]
     drop: frozenset[bytes]
     """Lower-case names to take away first; only beside a live span, where they tell of another."""
+
+
+class Cargo(NamedTuple):
+    """What is carried."""
+
+    came: Mapping[bytes, bytes]
+    """All of it, by name."""
+    goes: Sequence[Pair]
+    """What goes on where neither the request nor a tracer has trace headers of its own."""
+    alone: Changes
+    """The same, as what to do to a request that has none of these headers."""
 
 
 def load(came: Mapping[bytes, bytes], *, one: bool = False) -> Cargo:
@@ -76,8 +78,9 @@ def load(came: Mapping[bytes, bytes], *, one: bool = False) -> Cargo:
         behind = SETS["b3"]
     elif B3 in came and X_B3_TRACEID in came:
         behind = X_B3_NAMES if single_is_newer(came) else _B3_ALONE
-    goes = came.items() if behind.isdisjoint(came) else [pair for pair in came.items() if pair[0] not in behind]
-    return Cargo(came, tuple(goes))
+    pairs = came.items() if behind.isdisjoint(came) else [pair for pair in came.items() if pair[0] not in behind]
+    goes = tuple(pairs)
+    return Cargo(came, goes, Changes(goes, _NONE))
 
 
 def wanted_names(cargo: Cargo, present: Container[bytes], *, one: bool = False) -> frozenset[bytes]:
@@ -123,7 +126,7 @@ def changes(
     """
     positioned = not POSITIONS.isdisjoint(present)
     if live is None and baggage is None and not positioned and cargo.came.keys().isdisjoint(present):
-        return Changes(cargo.goes, _NONE)
+        return cargo.alone
     plain = {name: value for name, value in cargo.goes if name not in TRACE_NAMES}
     if baggage is not None:
         plain[BAGGAGE] = baggage

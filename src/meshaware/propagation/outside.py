@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshaware.propagation.names import B3, BAGGAGE, SETS, TRACEPARENT, TRACESTATE, X_B3_SPANID, Pair
-from meshaware.propagation.spans import live_baggage, live_trace_headers, tracing_loaded
+from meshaware.propagation.spans import live_baggage, live_trace_headers, tracing_here
 
 __all__ = ["detach"]
 
@@ -26,7 +26,7 @@ def detach(raw: Sequence[Pair]) -> Sequence[Pair]:
     Returns:
         `raw` itself where there is nothing to change.
     """
-    if not tracing_loaded():
+    if not tracing_here():
         return raw
     present = {name.lower(): value for name, value in raw}
     drop: set[bytes] = set()

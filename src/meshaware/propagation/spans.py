@@ -8,14 +8,14 @@ without tracing does not pay for the import.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from types import EllipsisType, MappingProxyType
+from typing import TYPE_CHECKING
 
-from meshaware.propagation.fitness import MAX_LIST
-from meshaware.propagation.names import B3, TRACEPARENT, X_B3_SPANID
+from meshaware.propagation.fitness import MAX_LIST, fit
+from meshaware.propagation.names import B3, TRACEPARENT, X_B3_SPANID, Pair
 from meshaware.propagation.position import Position, read_position
 from meshaware.propagation.telling import tell
 
@@ -30,6 +30,7 @@ __all__ = [
     "live_position",
     "live_trace_headers",
     "remember",
+    "tracing_here",
     "tracing_loaded",
     "without_client_spans",
 ]
@@ -39,26 +40,49 @@ _POSITIONS = (TRACEPARENT, X_B3_SPANID, B3)
 _KEY = "meshaware-arrival"
 
 
-class Arrival(NamedTuple):
-    """What meshaware's propagator has read from a request, and what OpenTelemetry was told of it."""
+class Arrival:
+    """
+    What meshaware's propagator has found in a request. It is looked at when it is first used.
 
-    came: Mapping[bytes, bytes]
-    """The headers, as `fit` returned them: those of the trace, and others that the propagator carries."""
-    parent: Position | None
-    local: bool = False
+    Args:
+        found: Lower-case names with values, as they came in: those of the trace, and others that are carried.
+        local: Whether spans go out with the decision that came, if it was against sampling: for services that record
+            every request whatever the mesh decided. What they call shall not do so as well.
     """
-    Whether spans go out with the decision that came, if it was against sampling: for services that record every
-    request whatever the mesh decided. What they call shall not do so as well.
-    """
-    span_id: int = 0
-    """Of the remote span that stands for the caller in OpenTelemetry's context; 0 where there is none."""
-    state: TraceState | None = None
-    """The tracestate of that span. Children have the same object, unless a sampler or the application changed it."""
+
+    __slots__ = ("_came", "_position", "found", "local", "span")
+
+    def __init__(self, found: Sequence[Pair], *, local: bool = False) -> None:
+        self.found = found
+        self.local = local
+        self.span: Span | None = None
+        """What stands for the caller's span in OpenTelemetry's context."""
+        self._came: Mapping[bytes, bytes] | None = None
+        self._position: Position | EllipsisType | None = ...
+
+    @property
+    def came(self) -> Mapping[bytes, bytes]:
+        """The headers, as `fit` returns them."""
+        if self._came is None:
+            self._came = fit(self.found)
+        return self._came
+
+    @property
+    def position(self) -> Position | None:
+        """Where the request stands in its trace."""
+        if isinstance(self._position, EllipsisType):
+            self._position = read_position(self.came)
+        return self._position
 
 
 def tracing_loaded() -> bool:
     """Tell whether there can be a live span at all."""
     return "opentelemetry.trace" in sys.modules
+
+
+def tracing_here() -> bool:
+    """Tell whether OpenTelemetry's context holds anything here: a span, baggage, an arrival."""
+    return tracing_loaded() and bool(_current_context()())
 
 
 def remember(context: Context, arrived: Arrival) -> Context:
@@ -90,13 +114,14 @@ def live_position(
     """
     if not tracing_loaded():
         return None
-    span = _current_span()(context).get_span_context()
-    if not span.is_valid:
-        return None
+    current = _current_span()(context)
     arrived = arrival(context)
-    if span.is_remote and _stands_for_caller(span.span_id, arrived, came):
+    if arrived is not None and current is arrived.span:
         return None
-    parent = read_position(came) if arrived is None else arrived.parent
+    span = current.get_span_context()
+    if not span.is_valid or (span.is_remote and _came_with(span.span_id, came)):
+        return None
+    parent = read_position(came) if arrived is None else arrived.position
     flags = span.trace_flags & 0xFF
     debug = short = False
     # A decision that came alone has no trace of its own: it is about the one that begins here.
@@ -121,19 +146,17 @@ def live_trace_headers(
     return None if position is None else tell(position)
 
 
-def _stands_for_caller(span_id: int, arrived: Arrival | None, came: Mapping[bytes, bytes]) -> bool:
-    if arrived is not None and arrived.span_id == span_id:
-        return True
+def _came_with(span_id: int, came: Mapping[bytes, bytes]) -> bool:
     text = b"%016x" % span_id
     return any(text in came.get(name, b"") for name in _POSITIONS)
 
 
 def _tracestate(state: TraceState, arrived: Arrival | None) -> bytes:
-    if not state:
-        return b""
     # OpenTelemetry knows level 1 only: what it was not told of goes on as long as nobody changed the rest.
-    if arrived is not None and arrived.parent is not None and state is arrived.state:
-        return arrived.parent.tracestate
+    if arrived is not None and arrived.position is not None and arrived.span is not None:
+        told = arrived.span.get_span_context().trace_state
+        if state is told or not (state or told):
+            return arrived.position.tracestate
     return state.to_header().encode("ascii", "ignore")
 
 
@@ -166,6 +189,13 @@ def without_client_spans() -> AbstractContextManager[None]:
     from opentelemetry.instrumentation.utils import suppress_http_instrumentation  # noqa: PLC0415
 
     return suppress_http_instrumentation()
+
+
+@cache
+def _current_context() -> Callable[[], Context]:
+    from opentelemetry.context import get_current  # noqa: PLC0415
+
+    return get_current
 
 
 @cache

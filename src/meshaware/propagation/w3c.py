@@ -37,8 +37,12 @@ def valid_tracestate(value: bytes) -> bool:
         return False
     if b"," not in value:
         return True
-    keys = [key for key, _ in tracestate_members(value)]
-    return len(keys) <= _MAX_MEMBERS and len(set(keys)) == len(keys)
+    members = value.split(b",")
+    keys = {member.partition(b"=")[0].strip(b" \t") for member in members}
+    if b"" in keys:
+        keys.discard(b"")
+        members = [member for member in members if member.strip(b" \t")]
+    return len(keys) == len(members) <= _MAX_MEMBERS
 
 
 def tracestate_members(value: bytes) -> list[tuple[bytes, bytes]]:

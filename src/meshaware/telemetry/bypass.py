@@ -14,16 +14,21 @@ from typing import Any
 
 from opentelemetry import context as otel
 from opentelemetry import metrics, propagate, trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from meshaware.instrumentation import copy_request
+from meshaware.propagation.glance import denied
+from meshaware.propagation.names import BAGGAGE, SETS
+from meshaware.propagation.spans import Arrival, remember
+from meshaware.telemetry.formats import span_context
+from meshaware.telemetry.propagators import installed
 
 __all__ = ["AsyncClientBypass", "ClientBypass", "ServerBypass", "heeds_the_mesh"]
 
 _SAMPLED = 1
 _UNMEASURED = ("_ProxyMeterProvider", "NoOpMeterProvider")
 _NATIVE = "fastapi.telemetry"
-_EVEN = frozenset(b"02468ace")
-_DENIED = (b"0", b"false")
+_READ = SETS["w3c"] | SETS["b3"]
 
 
 def heeds_the_mesh(provider: object) -> bool:
@@ -59,6 +64,27 @@ class _ScopeGetter:
 _GETTER: Any = _ScopeGetter()
 
 
+class _CallersSpan(NonRecordingSpan):
+    """Stands for the caller's span, which is read when somebody asks for it: often nobody does."""
+
+    def __init__(self, arrived: Arrival) -> None:
+        self._arrived = arrived
+        self._read: SpanContext | None = None
+
+    def get_span_context(self) -> SpanContext:
+        if self._read is None:
+            position = self._arrived.position
+            self._read = trace.INVALID_SPAN_CONTEXT if position is None else span_context(position, _never)
+        return self._read
+
+    def __repr__(self) -> str:
+        return f"NonRecordingSpan({self.get_span_context()!r})"
+
+
+def _never(_: int) -> bool:
+    return False
+
+
 class ServerBypass:
     """
     An ASGI layer around OpenTelemetry's.
@@ -67,19 +93,38 @@ class ServerBypass:
         app: The application with OpenTelemetry's layer around it; visible as `app`, because FastAPI looks for that
             layer.
         plain: The application without.
-        saw: Told of each request that passed by, as `SamplingWatch.saw` is.
+        quiet: Paths of which no request is to make spans.
+        heed: Whether unsampled requests may pass by, as `heeds_the_mesh` tells.
+        saw: Told of each unsampled request that passed by, as `SamplingWatch.saw` is.
     """
 
-    def __init__(self, app: Any, plain: Any, saw: Callable[[bool], None] | None = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        plain: Any,
+        *,
+        quiet: frozenset[str] = frozenset(),
+        heed: bool = True,
+        saw: Callable[[bool], None] | None = None,
+    ) -> None:
         self.app = app
         self._plain = plain
+        self._quiet = quiet
+        self._heed = heed
         self._saw = saw
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request, with OpenTelemetry's layer or without."""
-        context = _unsampled(scope) if scope["type"] in ("http", "websocket") else None
-        if context is None:
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
+            return
+        context = _unsampled(scope) if self._heed else None
+        if context is None:
+            if self._quiet and _path(scope) in self._quiet:
+                scope[_NATIVE] = None
+                await self._plain(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
             return
         if self._saw is not None:
             self._saw(False)  # noqa: FBT003 (what was seen is just this)
@@ -98,29 +143,31 @@ class ServerBypass:
                 otel.detach(token)
 
 
+def _path(scope: Any) -> str:
+    # A server that is told a root path puts it in front of the path.
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root else path
+
+
 def _unsampled(scope: Any) -> Any:
-    """Read the context of a request that arrived unsampled; None for every other one."""
-    if not _looks_unsampled(scope["headers"]) or not _unmeasured():
+    """Return the context of a request that arrived unsampled; None for every other one."""
+    found = [pair for pair in scope["headers"] if pair[0] in _READ]
+    if not found:
+        return None
+    said = denied(found)
+    if said is False or not _unmeasured():
         return None
     # Called from inside the process it belongs to the caller's span, and OpenTelemetry reads no headers either.
     if trace.get_current_span() is not trace.INVALID_SPAN:
         return None
+    if said and propagate.get_global_textmap() is installed():
+        arrived = Arrival([pair for pair in found if pair[0] != BAGGAGE])
+        arrived.span = _CallersSpan(arrived)
+        return remember(trace.set_span_in_context(arrived.span), arrived)
     context = propagate.extract(scope, otel.get_current(), _GETTER)
     position = trace.get_current_span(context).get_span_context()
     return context if position.is_valid and not position.trace_flags & _SAMPLED else None
-
-
-def _looks_unsampled(headers: Any) -> bool:
-    """Tell, at a glance, whether it is worth while to read the trace headers."""
-    denied = False
-    for name, value in headers:
-        if name == b"traceparent":
-            return bool(_EVEN.intersection(value[-1:]))
-        if name == b"x-b3-sampled":
-            denied = denied or value in _DENIED
-        elif name == b"b3":
-            denied = denied or value == b"0" or b"-0" in value
-    return denied
 
 
 Call = Callable[[Any], Any]

@@ -9,7 +9,7 @@ they cannot contradict each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from random import getrandbits
 from typing import Any, Protocol, cast
 
@@ -28,14 +28,13 @@ from opentelemetry.trace import (
 )
 
 from meshaware.propagation.context import current
-from meshaware.propagation.fitness import fit
 from meshaware.propagation.names import SETS, Pair
 from meshaware.propagation.outgoing import changes, load
-from meshaware.propagation.position import Position, read_position
+from meshaware.propagation.position import Position
 from meshaware.propagation.spans import Arrival, arrival, live_trace_headers, remember
 from meshaware.propagation.w3c import tracestate_members
 
-__all__ = ["Names", "TraceFormat", "carried_here", "read_pairs"]
+__all__ = ["Names", "TraceFormat", "carried_here", "read_pairs", "span_context"]
 
 _NAMES = (SETS["w3c"] | SETS["b3"]) - {b"baggage"}
 _SAMPLED = 1
@@ -84,32 +83,15 @@ class TraceFormat(TextMapPropagator):
     def _arrive(self, found: list[Pair], context: Context) -> Context:
         if not found:
             return context
-        came = fit(found)
-        parent = read_position(came)
-        if parent is None:
-            # Whoever came before in a list of propagators may have believed what is not to be believed.
-            if any(name in _NAMES for name, _ in found):
-                context = set_span_in_context(INVALID_SPAN, context)
-            return remember(context, Arrival(came, None, self._local))
-        position = self._position(parent)
-        if position is None:
-            return remember(set_span_in_context(INVALID_SPAN, context), Arrival(came, parent, self._local))
-        arrived = Arrival(came, parent, self._local, position.span_id, position.trace_state)
-        return remember(set_span_in_context(NonRecordingSpan(position), context), arrived)
-
-    def _position(self, parent: Position) -> SpanContext | None:
-        trace_id, span_id, flags = parent.trace_id, parent.span_id, parent.flags
-        if not trace_id:
-            if flags or self._local:
-                return None
-            # A decision against sampling that came without a trace. Samplers heed a parent and nothing else.
-            trace_id, span_id = getrandbits(127) + 1, getrandbits(63) + 1
-        if flags is None:
-            flags = _SAMPLED if self._samples(trace_id) else 0
-        state = None
-        if parent.tracestate:
-            state = TraceState([(key.decode(), value.decode()) for key, value in tracestate_members(parent.tracestate)])
-        return SpanContext(trace_id, span_id, True, TraceFlags(flags), state)  # noqa: FBT003
+        arrived = Arrival(found, local=self._local)
+        position = arrived.position
+        # A decision for sampling that came alone, or one against it that does not hold here, has no span.
+        if position is not None and (position.trace_id or not (position.flags or self._local)):
+            arrived.span = NonRecordingSpan(span_context(position, self._samples))
+        # Whoever came before in a list of propagators may have believed what is not to be believed.
+        if arrived.span is not None or any(name in _NAMES for name, _ in found):
+            context = set_span_in_context(arrived.span or INVALID_SPAN, context)
+        return remember(context, arrived)
 
     def _samples(self, trace_id: int) -> bool:
         """Ask this process's sampler, as for a trace that begins here; only the SDK's providers have one."""
@@ -125,6 +107,29 @@ class TraceFormat(TextMapPropagator):
         traced = {name: value for name, value in came.items() if name in _NAMES}
         live = live_trace_headers(came, context)
         return changes(load(traced, one=self._one), present, live, one=self._one).add
+
+
+def span_context(position: Position, samples: Callable[[int], bool]) -> SpanContext:
+    """
+    Return OpenTelemetry's word for the caller's span.
+
+    Args:
+        position: Where the request stands. A decision against sampling that came alone gets identifiers that nobody
+            has, because samplers heed a parent and nothing else.
+        samples: Decides on a trace where the caller left that open.
+    """
+    trace_id, span_id, flags = position.trace_id, position.span_id, position.flags
+    if not trace_id:
+        trace_id, span_id = getrandbits(127) + 1, getrandbits(63) + 1
+    if flags is None:
+        flags = _SAMPLED if samples(trace_id) else 0
+    state = None
+    if position.tracestate:
+        members = tracestate_members(position.tracestate)
+        # It knows level 1 only, and complains of every other key.
+        known = [(key.decode(), value.decode()) for key, value in members if b"@" in key or not key[:1].isdigit()]
+        state = TraceState(known)
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags), trace_state=state)
 
 
 def carried_here(context: Context | None) -> Mapping[bytes, bytes]:

@@ -10,7 +10,9 @@ from meshaware.errors import SettingsError
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["install_propagators"]
+__all__ = ["install_propagators", "installed"]
+
+_installed: list[object] = [None]
 
 
 def install_propagators(
@@ -54,7 +56,12 @@ def install_propagators(
         return False
     if type(present) is not CompositePropagator or present.fields != default:
         return False
-    propagate.set_global_textmap(
-        CompositePropagator([TraceFormat(provider, one=one, local=local), W3CBaggagePropagator()])
-    )
+    ours = CompositePropagator([TraceFormat(provider, one=one, local=local), W3CBaggagePropagator()])
+    propagate.set_global_textmap(ours)
+    _installed[:] = [ours]
     return True
+
+
+def installed() -> object:
+    """Return the formats that `install_propagators` made the process's; None where it did not."""
+    return _installed[0]

@@ -132,7 +132,7 @@ class _OwnRatio(TraceIdRatioBased):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         arrived = arrival(parent_context)
-        if arrived is not None and arrived.parent is not None and arrived.parent.sampled:
+        if arrived is not None and arrived.position is not None and arrived.position.sampled:
             return ALWAYS_ON.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
         return super().should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 

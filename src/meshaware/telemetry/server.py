@@ -6,7 +6,6 @@ The instrumentation packages are imported only when there is an application.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any, cast
@@ -16,7 +15,7 @@ from opentelemetry.trace import Span, TracerProvider
 from meshaware.errors import SettingsError
 from meshaware.telemetry.watch import watch_of
 
-__all__ = ["exports_natively", "instrument_app", "quiet_patterns"]
+__all__ = ["exports_natively", "instrument_app"]
 
 _MARK = "_is_instrumented_by_opentelemetry"
 _NATIVE = "fastapi.telemetry"
@@ -24,19 +23,6 @@ _NATIVE = "fastapi.telemetry"
 _NOISE = ["receive", "send"]
 
 Layer = Callable[[Any], Any]
-
-
-def quiet_patterns(paths: Collection[str], root_path: str = "") -> list[str]:
-    """
-    Return regular expressions that match the URLs of exactly these paths, whatever the host.
-
-    Args:
-        paths: Such as `/livez`.
-        root_path: What a proxy puts before them.
-    """
-    root = f"(?:{re.escape(root_path.rstrip('/'))})?"
-    # The instrumentation takes them in one string, with commas between.
-    return [rf"^[a-z]+://[^/]*{root}{re.escape(path)}\Z".replace(",", r"\x2c") for path in paths]
 
 
 def instrument_app(app: Any, provider: TracerProvider, quiet: Collection[str] = (), excluded_urls: str = "") -> bool:
@@ -67,20 +53,16 @@ def instrument_app(app: Any, provider: TracerProvider, quiet: Collection[str] = 
         )
     if getattr(app, _MARK, False):
         return False
-    patterns = [
-        *([excluded_urls] if excluded_urls else []),
-        *quiet_patterns(quiet, str(getattr(app, "root_path", ""))),
-    ]
     arguments: dict[str, Any] = {
         "tracer_provider": provider,
-        "excluded_urls": ",".join(patterns),
+        "excluded_urls": excluded_urls,
         "exclude_spans": _NOISE,
         "server_request_hook": _silence_mounted,
     }
     is_fastapi = any(cls.__module__.partition(".")[0] == "fastapi" for cls in type(app).__mro__)
     build: Callable[[], Any] = app.build_middleware_stack
     layer = _fastapi_layer(app, arguments) if is_fastapi else _starlette_layer(app, arguments)
-    layer = _with_bypass(layer, provider)
+    layer = _with_bypass(layer, provider, frozenset(quiet))
     app.build_middleware_stack = lambda: _insert(build(), layer)
     if app.middleware_stack is not None:
         app.middleware_stack = _insert(app.middleware_stack, layer)
@@ -99,15 +81,13 @@ def _insert(stack: Any, layer: Layer) -> Any:
     return stack
 
 
-def _with_bypass(layer: Layer, provider: TracerProvider) -> Layer:
+def _with_bypass(layer: Layer, provider: TracerProvider, quiet: frozenset[str]) -> Layer:
     # Imports what reads OTEL_PROPAGATORS, which by now has been looked at.
     from meshaware.telemetry.bypass import ServerBypass, heeds_the_mesh  # noqa: PLC0415
 
-    if not heeds_the_mesh(provider):
-        return layer
-    watch = watch_of(provider)
+    heed, watch = heeds_the_mesh(provider), watch_of(provider)
     saw = None if watch is None else watch.saw
-    return lambda core: ServerBypass(layer(core), core, saw)
+    return lambda core: ServerBypass(layer(core), core, quiet=quiet, heed=heed, saw=saw)
 
 
 def _fastapi_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
