@@ -75,6 +75,12 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "setup_telemetry, nothing to export to": (MESHAWARE.format(telemetry=True), {}),
     "OTEL_SDK_DISABLED": (MESHAWARE.format(telemetry=True), {**OTLP, "OTEL_SDK_DISABLED": "true"}),
     "always_off": (MESHAWARE.format(telemetry=True), {**OTLP, "OTEL_TRACES_SAMPLER": "always_off"}),
+    "MESHAWARE_SAMPLING=always": (MESHAWARE.format(telemetry=True), {**OTLP, "MESHAWARE_SAMPLING": "always"}),
+    "none, 127.0.0.1 is a trace host": (MESHAWARE.format(telemetry=False), {"MESHAWARE_TRACE_HOSTS": "127.0.0.1"}),
+    "setup_telemetry, 127.0.0.1 is a trace host": (
+        MESHAWARE.format(telemetry=True),
+        {**OTLP, "MESHAWARE_TRACE_HOSTS": "127.0.0.1"},
+    ),
     "instrumented without a provider": (INSTRUMENTED, {}),
     "instrumented, OTEL_SDK_DISABLED": (PROVIDER + INSTRUMENTED, {"OTEL_SDK_DISABLED": "true"}),
     "FastAPI's own": (
@@ -267,6 +273,28 @@ def test_where_nothing_is_ever_sampled_spans_go_on_unsampled(serve: Serve) -> No
         assert (trace, sampled) == (TRACE, False)
         assert span != SPAN
         assert sent.items() >= ID.items()
+
+
+def test_what_is_recorded_here_by_choice_goes_on_as_the_mesh_decided(serve: Serve) -> None:
+    service = serve("MESHAWARE_SAMPLING=always")
+    for came in (UNSAMPLED, MULTI_UNSAMPLED, {"b3": f"{TRACE}-{SPAN}-0"}):
+        trace, span, sampled = agree(service.pass_on({**ID, **came})[0])
+        assert (trace, sampled) == (TRACE, False)
+        assert span != SPAN
+    assert agree(service.pass_on({**ID, **SAMPLED})[0])[2]
+    assert agree(service.pass_on(ID)[0])[2]
+
+
+@pytest.mark.parametrize("way", ["none", "setup_telemetry"])
+def test_a_host_outside_gets_nothing_and_a_trace_host_the_trace_alone(serve: Serve, way: str) -> None:
+    came = {**ID, **SAMPLED, **MULTI, "baggage": "user=alice"}
+    outside = serve(way)._replace(inside="127.0.0.1")
+    assert outside.pass_on(came) == [{}]
+    (sent,) = serve(f"{way}, 127.0.0.1 is a trace host")._replace(inside="127.0.0.1").pass_on(came)
+    assert set(sent) == {"traceparent", "tracestate"}
+    assert agree(sent)[::2] == (TRACE, True)
+    (sent,) = serve(f"{way}, 127.0.0.1 is a trace host").pass_on(came)
+    assert sent.items() >= {**ID, "baggage": "user=alice"}.items()
 
 
 @pytest.mark.parametrize("way", ["setup_telemetry", "always_off", "FastAPI's own"])
