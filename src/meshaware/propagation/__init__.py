@@ -10,6 +10,7 @@ Which headers of a request go on with the calls it causes, and to whom.
     outside    what a request to a host outside the mesh must not take along
     spans      the trace headers of OpenTelemetry's live span
     context    what this task or thread carries: bind_headers, outbound_headers
+    threads    how threads and executors come to carry it
 
 Nothing here does I/O, and nothing outside the standard library is imported before it is in use.
 """
