@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import Token
 from uuid import uuid4
 
-from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
-from meshaware.propagation.context import Carried, bind, reset
+from meshaware.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from meshaware.propagation.context import Carried, bind, current, reset
 from meshaware.propagation.fitness import is_fit
 from meshaware.propagation.headers import HeaderSet
 from meshaware.propagation.hosts import HostPolicy
@@ -57,15 +58,37 @@ class MeshMiddleware:
         if not _brings_id(found):
             found = [pair for pair in found if pair[0] != REQUEST_ID]
             found.append((REQUEST_ID, str(uuid4()).encode()))
+        outer = current()
+
+        # The server's own code runs with what was carried before: from within the last `send` it may begin the next
+        # request of the connection, and from within either go on to read it, in the context that it finds.
+        async def receive_outside() -> Message:
+            token = bind(outer)
+            try:
+                return await receive()
+            finally:
+                _put_back(token)
+
+        async def send_outside(message: Message) -> None:
+            token = bind(outer)
+            try:
+                await send(message)
+            finally:
+                _put_back(token)
+
         token = bind(Carried(found, self._hosts))
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive_outside, send_outside)
         finally:
-            try:  # noqa: SIM105 (suppress() costs more than the whole reset)
-                reset(token)
-            except ValueError:
-                # Left unfinished, it is closed by whoever finds it, in a context that never had the binding.
-                pass
+            _put_back(token)
+
+
+def _put_back(token: Token[Carried | None]) -> None:
+    try:  # noqa: SIM105 (suppress() costs more than the whole reset)
+        reset(token)
+    except ValueError:
+        # Left unfinished, it is closed by whoever finds it, in a context that never had the binding.
+        pass
 
 
 def _brings_id(found: Iterable[Pair]) -> bool:
