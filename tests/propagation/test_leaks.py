@@ -16,7 +16,7 @@ import re
 import resource
 import socket
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -51,8 +51,8 @@ ON_TRIO = 5_000
 OVER_SOCKETS = 3_000
 CONNECTIONS = 6
 
-# What may stay of all the requests after the warm-up. One object left by every twentieth request is over it.
-MAX_BLOCKS = (REQUESTS - WARM_UP) // 20
+# What may stay of all the requests after the warm-up. One object left by every tenth request is over it.
+MAX_BLOCKS = (REQUESTS - WARM_UP) // 10
 MAX_RESIDENT = 4 << 20
 
 ALONE = MeshSettings(mesh="none")
@@ -69,8 +69,9 @@ Pair = tuple[bytes, bytes]
 class Brought:
     """One request: the headers it brings, and what its calls must carry."""
 
-    def __init__(self, number: int, place: str, raw: list[Pair], calls: dict[bytes, bytes]) -> None:
+    def __init__(self, number: int, place: str, raw: list[Pair], calls: dict[bytes, bytes], *, caller: int = 0) -> None:
         self.number = number
+        self.caller = caller
         self.place = place
         self.raw = [*raw, (NUMBER, b"%d" % number)]
         self.calls = calls
@@ -145,14 +146,15 @@ class Ledger:
         self.wrong: list[str] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.futures: deque[Future[None]] = deque(maxlen=100)
-        self.unfinished: deque[Any] = deque(maxlen=100)
+        self.unfinished: defaultdict[int, deque[Any]] = defaultdict(lambda: deque(maxlen=4))
+        """By the caller."""
         self._made: dict[bytes, int] = {}
         self._numbers = count()
         self._lock = Lock()
 
-    def begin(self, dice: random.Random, place: str, *, wire: bool = False) -> Brought:
+    def begin(self, dice: random.Random, place: str, *, caller: int = 0, wire: bool = False) -> Brought:
         number = next(self._numbers)
-        brought = Brought(number, place, *headers_for(dice, number, wire=wire))
+        brought = Brought(number, place, *headers_for(dice, number, wire=wire), caller=caller)
         self.brought[number] = brought
         return brought
 
@@ -193,6 +195,11 @@ class Ledger:
                 del self._made[next(iter(self._made))]
         brought.made = made
         return owner == brought.number and UUID4.fullmatch(made) is not None
+
+    def close_one(self, brought: Brought) -> None:
+        """Let go of what an earlier request of the same caller left unfinished."""
+        with contextlib.suppress(IndexError):
+            self.unfinished[brought.caller].popleft()
 
     async def settle(self) -> None:
         """Wait for what outlives its request, and let go of what nobody finished."""
@@ -245,6 +252,8 @@ Place = Callable[[Tools, Brought], Awaitable[None]]
 async def _itself(tools: Tools, brought: Brought) -> None:
     tools.ledger.call(brought)
     await anyio.lowlevel.checkpoint()
+    # As the collector may do at any time: a generator of an earlier request is closed, often in the same context.
+    tools.ledger.close_one(brought)
     tools.ledger.call(brought)
 
 
@@ -308,16 +317,16 @@ async def _in_an_async_generator(tools: Tools, brought: Brought) -> None:
 
 
 async def _in_a_generator_left_unfinished(tools: Tools, brought: Brought) -> None:
-    """It is closed while another request is served, by whoever pushes it out."""
+    """It is closed while a later request is served."""
     numbers = _numbers(tools, brought)
     next(numbers)
-    tools.ledger.unfinished.append(numbers)
+    tools.ledger.unfinished[brought.caller].append(numbers)
 
 
 async def _in_an_async_generator_left_unfinished(tools: Tools, brought: Brought) -> None:
     numbers = _async_numbers(tools, brought)
     await anext(numbers)
-    tools.ledger.unfinished.append(numbers)
+    tools.ledger.unfinished[brought.caller].append(numbers)
 
 
 async def _and_raises(tools: Tools, brought: Brought) -> None:
@@ -351,7 +360,7 @@ async def _in_asyncio_s_thread(tools: Tools, brought: Brought) -> None:
 
 async def _in_the_default_executor(tools: Tools, brought: Brought) -> None:
     loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, carry(partial(tools.ledger.call, brought)))
+    await loop.run_in_executor(None, carry(lambda: tools.ledger.call(brought)))
     await loop.run_in_executor(None, tools.ledger.nothing)
 
 
@@ -465,7 +474,7 @@ async def serve_many(tools: Tools, requests: int, seed: int) -> None:
             before = current()
             for turn in left:
                 place = dice.choices(places, weights)[0] if turn % 1000 else RARELY.__name__
-                brought = tools.ledger.begin(dice, place)
+                brought = tools.ledger.begin(dice, place, caller=number)
                 await ask(app, brought, kind=dice.choice(("http", "websocket")), own_task=dice.random() < 0.5)
                 if current() is not before:
                     tools.ledger.complain(f"request {brought.number} ({place}) left {current()!r} with its caller")
@@ -527,7 +536,7 @@ async def test_nor_do_they_on_trio(tools: Tools) -> None:
     async def caller(number: int) -> None:
         dice = random.Random(number)
         for _ in left:
-            brought = tools.ledger.begin(dice, dice.choices(places, weights)[0])
+            brought = tools.ledger.begin(dice, dice.choices(places, weights)[0], caller=number)
             scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": brought.raw}
             with anyio.CancelScope() as cut, contextlib.suppress(LookupError):
                 if dice.random() < 0.1:
@@ -736,7 +745,7 @@ def test_thousands_of_requests_over_kept_alive_connections_never_mix(tools: Tool
             for _ in range(OVER_SOCKETS // CONNECTIONS):
                 path = dice.choices(paths, weights)[0]
                 with contextlib.suppress(HTTPException, ConnectionError):
-                    browser.ask(path, tools.ledger.begin(dice, path, wire=True))
+                    browser.ask(path, tools.ledger.begin(dice, path, caller=seed, wire=True))
 
     def talk(seed: int) -> None:
         dice = random.Random(seed)
