@@ -27,7 +27,8 @@ class MeshMiddleware:
     meshaware's clients and `outbound_headers` add to calls inside the mesh: `x-request-id`, W3C and B3 trace
     headers, `baggage`, the routing headers `x-user-type` and `x-canary`, and what `MESHAWARE_HEADERS` names.
     Values go on as the bytes they came as; over-long and malformed ones stay behind. The request itself is
-    passed to the application as it is, and afterwards nothing is left in the context.
+    passed to the application as it is, and afterwards nothing is left in the context. Plain threads and executors
+    start with nothing: see `meshaware.propagation.threads`.
 
     A request without a usable `x-request-id` gets one for its calls: a UUID 4, as Envoy makes them. Behind a
     sidecar that does not happen, Envoy has set it.
