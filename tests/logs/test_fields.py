@@ -15,9 +15,10 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from meshaware.identity import Peer
 from meshaware.logs.fields import FIELDS, MAX_SHOWN, MeshFields
-from meshaware.propagation.context import Carried, bind, bind_headers, carry, current, reset
+from meshaware.propagation.context import Carried, bind, bind_headers, current, reset
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.inbound import mark
+from meshaware.propagation.threads import carry
 from meshaware.settings import MeshSettings, Workload
 
 NOBODY = MeshFields(Workload())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
-from threading import Thread
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -20,7 +22,6 @@ from meshaware.propagation.context import (
     attach,
     bind,
     bind_headers,
-    carry,
     current,
     outbound_headers,
     reset,
@@ -271,51 +272,6 @@ def test_asyncio_to_thread_and_tasks_that_outlive_the_block() -> None:
     asyncio.run(main())
 
 
-def _append(seen: list[str | None], function: Callable[[], str | None]) -> None:
-    seen.append(function())
-
-
-def test_threads_and_executors_start_with_nothing_unless_carried() -> None:
-    seen = list[str | None]()
-    with ThreadPoolExecutor(4) as pool:
-        with bind_headers({"x-request-id": "1"}):
-            for function in (request_id, carry(request_id)):
-                thread = Thread(target=_append, args=(seen, function))
-                thread.start()
-                thread.join(10)
-            carried = carry(request_id)
-            assert pool.submit(request_id).result(10) is None
-        # Many at once, and after the block.
-        assert {each.result(10) for each in [pool.submit(carried) for _ in range(100)]} == {"1"}
-    assert seen == [None, "1"]
-
-
-def test_run_in_an_executor_with_what_is_carried() -> None:
-    async def main() -> tuple[str | None, str | None]:
-        loop = asyncio.get_running_loop()
-        with bind_headers({"x-request-id": "1"}):
-            return (
-                await loop.run_in_executor(None, request_id),
-                await loop.run_in_executor(None, carry(request_id)),
-            )
-
-    assert asyncio.run(main()) == (None, "1")
-
-
-def test_a_carried_function_is_called_as_it_is_and_leaks_nothing_back() -> None:
-    def work(number: int, *, word: str) -> str:
-        """Work."""
-        bind(Carried([(b"x-request-id", b"2")], HostPolicy()))
-        return f"{number}{word}"
-
-    with bind_headers({"x-request-id": "1"}):
-        carried = carry(work)
-        assert carried(1, word="a") == "1a"
-        assert carried.__doc__ == "Work."
-        assert carried.__name__ == "work"
-        assert request_id() == "1"
-
-
 def test_a_generator_that_nobody_finishes_makes_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closed by another context than the one it began in, it has nothing to take back there."""
     complaints = list[object]()
@@ -333,11 +289,134 @@ def test_a_generator_that_nobody_finishes_makes_no_noise(monkeypatch: pytest.Mon
     assert current() is None
 
 
-def test_leaving_a_block_in_another_context_is_an_error() -> None:
+def test_a_block_that_ends_in_another_context_is_an_error_that_says_what_to_do() -> None:
     binding = bind_headers({"x-request-id": "1"})
     Context().run(binding.__enter__)
-    with pytest.raises(ValueError, match="different Context"):
+    with pytest.raises(RuntimeError, match="Bind around each call"):
         binding.__exit__(None, None, None)
+    assert current() is None
+
+
+@pytest.mark.parametrize("error", [LookupError(), asyncio.CancelledError(), GeneratorExit(), KeyboardInterrupt()])
+def test_an_error_that_leaves_a_block_in_another_context_stays_the_one_it_is(error: BaseException) -> None:
+    """Above all a cancellation: whoever cancelled waits for it."""
+    binding = bind_headers({"x-request-id": "1"})
+    Context().run(binding.__enter__)
+    with bind_headers({"x-request-id": "2"}):
+        with pytest.raises(type(error)), contextlib.ExitStack() as stack:
+            stack.push(binding.__exit__)
+            raise error
+        assert request_id() == "2"
+
+
+def _numbers(number: str) -> Iterator[str | None]:
+    with bind_headers({"x-request-id": number}):
+        while True:
+            yield request_id()
+
+
+def test_a_generator_of_an_earlier_job_that_is_closed_in_a_later_one_brings_nothing_back() -> None:
+    """A worker's jobs share one context, and the collector closes an unfinished generator when it likes."""
+    with bind_headers({"x-request-id": "1"}):
+        unfinished = _numbers("1a")
+        next(unfinished)
+    assert current() is None
+    with bind_headers({"x-request-id": "2"}):
+        unfinished.close()  # type: ignore[attr-defined]
+        assert request_id() == "2"
+    assert current() is None
+
+
+def test_generators_that_are_closed_in_any_order_leave_nothing() -> None:
+    for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
+        generators = [_numbers(number) for number in "123"]
+        assert [next(generator) for generator in generators] == ["1", "2", "3"]
+        for index in order:
+            generators[index].close()  # type: ignore[attr-defined]
+        assert current() is None
+
+
+def test_an_outer_block_ends_what_unfinished_generators_bound_inside() -> None:
+    with bind_headers({"x-request-id": "1"}):
+        with bind_headers({"x-request-id": "2"}):
+            unfinished = _numbers("3")
+            next(unfinished)
+        assert request_id() == "1"
+    assert current() is None
+
+
+def test_one_binding_can_be_entered_by_many_threads_at_once() -> None:
+    shared = bind_headers({"x-canary": "1"})
+    barrier = threading.Barrier(4)
+
+    def work(number: int) -> None:
+        for _ in range(20):
+            with bind_headers({"x-request-id": str(number)}):
+                barrier.wait(10)
+                with shared:
+                    barrier.wait(10)
+                    assert outbound_headers(URL) == {"x-request-id": str(number), "x-canary": "1"}
+                assert outbound_headers(URL) == {"x-request-id": str(number)}
+            assert current() is None
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+
+@pytest.mark.anyio
+async def test_one_binding_can_be_entered_by_tasks_in_turn() -> None:
+    shared = bind_headers({"x-canary": "1"})
+    inside, left = anyio.Event(), anyio.Event()
+
+    async def first() -> None:
+        with shared:
+            inside.set()
+            await left.wait()
+            assert outbound_headers(URL) == {"x-canary": "1"}
+        assert current() is None
+
+    async def second() -> None:
+        await inside.wait()
+        with shared:
+            left.set()
+            await anyio.lowlevel.checkpoint()
+        assert current() is None
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(first)
+        group.start_soon(second)
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_block_restores() -> None:
+    with bind_headers({"x-request-id": "1"}):
+        with anyio.move_on_after(0) as scope, bind_headers({"x-request-id": "2"}):
+            await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        assert request_id() == "1"
+
+
+def test_an_asynchronous_generator_that_nobody_finishes_makes_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop closes it in a task of its own."""
+    complaints = list[object]()
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+
+    async def numbers() -> AsyncIterator[str | None]:
+        with bind_headers({"x-request-id": "2"}):
+            yield request_id()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, problem: complaints.append(problem))
+        with bind_headers({"x-request-id": "1"}):
+            unfinished: AsyncIterator[str | None] | None = numbers()
+            assert await asyncio.create_task(anext(unfinished)) == "2"  # type: ignore[arg-type]
+            unfinished = None
+            gc.collect()
+            await asyncio.sleep(0)
+            assert request_id() == "1"
+
+    asyncio.run(main())
+    assert complaints == []
 
 
 @pytest.mark.anyio

@@ -70,6 +70,6 @@ def test_the_variable_names_them_outside_a_request(monkeypatch: pytest.MonkeyPat
 
 
 def test_policies_that_name_others_differ() -> None:
-    assert HOSTS == HostPolicy(trace_hosts=[".partner.example"])
-    assert HOSTS != HostPolicy()
+    assert HostPolicy(trace_hosts=[".partner.example"]) == HOSTS
+    assert HostPolicy() != HOSTS
     assert "trace_hosts=['.partner.example']" in repr(HOSTS)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import Token
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from meshaware.asgi.peers import peer_reader
-from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
+from meshaware.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from meshaware.flavours import detect
-from meshaware.propagation.context import Carried, bind, reset
+from meshaware.propagation.context import Carried, bind, current, reset
 from meshaware.propagation.fitness import is_fit
 from meshaware.propagation.headers import HeaderSet
 from meshaware.propagation.hosts import HostPolicy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MeshMiddleware"]
 
 _CARRYING = ("http", "websocket")
+_BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start")
 
 
 class MeshMiddleware:
@@ -33,7 +35,8 @@ class MeshMiddleware:
     meshaware's clients and `outbound_headers` add to calls inside the mesh: `x-request-id`, W3C and B3 trace
     headers, `baggage`, the routing headers `x-user-type` and `x-canary`, and what `MESHAWARE_HEADERS` names.
     Values go on as the bytes they came as; over-long and malformed ones stay behind. The request itself is
-    passed to the application as it is, and afterwards nothing is left in the context.
+    passed to the application as it is, and afterwards nothing is left in the context. Plain threads and executors
+    start with nothing: see `meshaware.propagation.threads`.
 
     A request without a usable `x-request-id` gets one for its calls: a UUID 4, as Envoy makes them. Behind a
     sidecar that does not happen, Envoy has set it.
@@ -76,19 +79,44 @@ class MeshMiddleware:
         if not _brings_id(found):
             found = [pair for pair in found if pair[0] != REQUEST_ID]
             found.append((REQUEST_ID, str(uuid4()).encode()))
-        carried = Carried(found, self._hosts, (self._read_peer, scope["headers"]), one=self._one)
+        carried, outer = Carried(found, self._hosts, (self._read_peer, scope["headers"]), one=self._one), current()
+
+        # The server's own code runs with what was carried before: from within the last `send` it may begin the next
+        # request of the connection, and from within `receive` go on to read it, in the context that it finds. Where an
+        # answer begins it writes its access log, which shall tell of this request.
+        async def receive_outside() -> Message:
+            token = bind(outer)
+            try:
+                return await receive()
+            finally:
+                _put_back(token)
+
+        async def send_outside(message: Message) -> None:
+            if message["type"] in _BEGINNINGS:
+                await send(message)
+                return
+            token = bind(outer)
+            try:
+                await send(message)
+            finally:
+                _put_back(token)
+
         token = bind(carried)
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive_outside, send_outside)
         except Exception as error:
             mark(error, carried)
             raise
         finally:
-            try:  # noqa: SIM105 (suppress() costs more than the whole reset)
-                reset(token)
-            except ValueError:
-                # Left unfinished, it is closed by whoever finds it, in a context that never had the binding.
-                pass
+            _put_back(token)
+
+
+def _put_back(token: Token[Carried | None]) -> None:
+    try:  # noqa: SIM105 (suppress() costs more than the whole reset)
+        reset(token)
+    except ValueError:
+        # Left unfinished, it is closed by whoever finds it, in a context that never had the binding.
+        pass
 
 
 def _brings_id(found: Iterable[Pair]) -> bool:

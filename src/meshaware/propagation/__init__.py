@@ -12,6 +12,7 @@ Which headers of a request go on with the calls it causes, and to whom.
     spans      OpenTelemetry's live span, and what its headers were
     context    what this task or thread carries: bind_headers, outbound_headers
     inbound    what can be asked about the request: who called
+    threads    how threads and executors come to carry it
 
 Nothing here does I/O, and nothing outside the standard library is imported before it is in use.
 """

@@ -2,7 +2,7 @@
 What this task or thread carries, and what of it goes out with a call.
 
 It lives in a context variable: tasks, `asyncio.to_thread` and AnyIO's worker threads inherit it; a plain
-thread or executor does not, see `carry`.
+thread or executor does not, see `threads`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from contextvars import ContextVar, Token, copy_context
-from functools import lru_cache, wraps
+from contextvars import ContextVar
+from functools import lru_cache
 from os import environ
 from types import EllipsisType, TracebackType
-from typing import ParamSpec, TypeVar
 
 from meshaware.identity import Peer
 from meshaware.propagation.fitness import fit
@@ -32,7 +31,6 @@ __all__ = [
     "attach_trace",
     "bind",
     "bind_headers",
-    "carry",
     "current",
     "outbound_headers",
     "reset",
@@ -40,9 +38,6 @@ __all__ = [
 
 Caller = tuple[Callable[[Iterable[Pair]], Peer | None], Iterable[Pair]]
 """Who called, not read yet: the function that reads it, and the headers of the request."""
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 _NOTHING = load({})
 _W3C = SETS["w3c"] - {BAGGAGE}
@@ -114,13 +109,35 @@ reset = _carried.reset
 """Carry again what was carried before."""
 
 
+class _Bound(Carried):
+    """What is carried in a block; it knows the block, and what is carried around it."""
+
+    __slots__ = ("block", "outer")
+
+    def __init__(
+        self,
+        found: Sequence[Pair],
+        hosts: HostPolicy,
+        caller: Caller | None,
+        *,
+        one: bool,
+        block: object,
+        outer: Carried | None,
+    ) -> None:
+        super().__init__(found, hosts, caller, one=one)
+        self.block = block
+        self.outer = outer
+
+
 class _Binding(AbstractContextManager[None]):
-    __slots__ = ("_hosts", "_pairs", "_tokens")
+    # Tokens would not do: a generator that nobody finished is closed at any later time, and where its context is in
+    # use still, its token would put back what an earlier job carried.
+
+    __slots__ = ("_hosts", "_pairs")
 
     def __init__(self, pairs: tuple[Pair, ...], hosts: HostPolicy | None) -> None:
         self._pairs = pairs
         self._hosts = hosts
-        self._tokens: list[Token[Carried | None]] = []
 
     def __enter__(self) -> None:
         outer = current()
@@ -130,19 +147,22 @@ class _Binding(AbstractContextManager[None]):
             pairs, caller, one = merge(outer.headers, pairs), outer.caller, outer.one
         elif tracing_here() and (arrived := arrival()) is not None:
             pairs = merge(tuple(arrived.came.items()), pairs)
-        self._tokens.append(bind(Carried(pairs, hosts, caller, one=one)))
+        bind(_Bound(pairs, hosts, caller, one=one, block=self, outer=outer))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        token = self._tokens.pop()
-        try:
-            reset(token)
-        except ValueError:
-            # A generator that nobody finished is closed by whoever finds it, in a context that never had the
-            # binding.
-            if kind is not GeneratorExit:
-                raise
+        carried = current()
+        while isinstance(carried, _Bound) and carried.block is not self:
+            carried = carried.outer
+        if isinstance(carried, _Bound):
+            bind(carried.outer)
+        elif kind is None:
+            raise RuntimeError(
+                "a bind_headers block ends where it did not begin, so its headers were not carried all along: a"
+                " generator went on in another thread or task (a `def` dependency with `yield`, a streamed response),"
+                " or in turn with another one. Bind around each call instead of around a `yield`"
+            )
 
 
 def bind_headers(headers: GivenHeaders, *, hosts: HostPolicy | None = None) -> AbstractContextManager[None]:
@@ -164,27 +184,6 @@ def bind_headers(headers: GivenHeaders, *, hosts: HostPolicy | None = None) -> A
         ValueError: A name or a value that cannot be sent as it is; the message says which and why.
     """
     return _Binding(read_given(headers, stacklevel=2), hosts)
-
-
-def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """
-    Wrap a function so that it runs with what is carried here, wherever it is called.
-
-    For threads and executors, which start with nothing: `Thread(target=carry(work))`,
-    `executor.submit(carry(work))`, `loop.run_in_executor(None, carry(work))`. It takes all context variables
-    along, OpenTelemetry's too.
-
-    Args:
-        function: A plain function; a coroutine function needs no wrapping, tasks inherit.
-    """
-    context = copy_context()
-
-    @wraps(function)
-    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        # A context runs one function at a time; each call gets its own.
-        return context.copy().run(function, *args, **kwargs)
-
-    return run
 
 
 def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
