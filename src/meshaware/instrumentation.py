@@ -94,13 +94,13 @@ class GateOutcome(NamedTuple):
     What came of waiting for a sidecar.
 
     Attributes:
-        result: `ready`; `absent`, where there turned out to be no sidecar; `failed`, where the time of all who waited
+        result: `opened`; `absent`, where there turned out to be no sidecar; `failed`, where the time of all who waited
             was up. A gate that failed may still open later.
         waited: Seconds.
         mesh: The name of the mesh's flavour.
     """
 
-    result: Literal["ready", "absent", "failed"]
+    result: Literal["opened", "absent", "failed"]
     waited: float
     mesh: str
 
