@@ -10,9 +10,9 @@ The rooms announce; telemetry, where it is set up, listens, and so may anybody. 
 | a gate opened, or was given up | `ReadinessGate` | `on_gate` |
 | live routes were confirmed, or could not be read | `SidecarRoutes` | `on_route_refresh`, `routes_confirmed` |
 
-What may well happen before anybody listens is kept in mind and told to those who come later: clients as long as they
-live, and the last few gates. Callbacks run in the thread or task where it happened and must not block. An error of theirs
-is logged once and reaches nobody.
+What may well happen before anybody listens is kept in mind and told to those who come later: clients as long as
+they live, and the last few gates. Callbacks run in the thread or task where it happened and must not block. What they
+raise is logged once and reaches nobody.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class _Hearers(Generic[Fact]):
     def tell_one(self, callback: Callable[[Fact], object], fact: Fact) -> None:
         try:
             callback(fact)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whoever listens must not harm the call
             if callback not in self._failed:
                 self._failed.append(callback)
                 _log.exception("%r failed when it was told of %r; this is not said again", callback, fact)

@@ -55,14 +55,7 @@ class Witness:
         """The call ends here, by an error: before its answer, or in its body."""
         if self._ended:
             return
-        if isinstance(error, DeadlineExceeded):
-            verdict, reason = "deadline", error.phase or None
-        elif isinstance(error, SidecarUnavailable):
-            verdict, reason = "sidecar_unavailable", error.cause
-        elif isinstance(error, Exception):
-            verdict, reason = "error", type(error).__name__
-        else:
-            verdict, reason = "cancelled", None
+        verdict, reason = _failure(error)
         if self._outcome.answered_by is None:
             outcome = self._seen(verdict, reason)
             announce_call(self._verdict(outcome), "answer")
@@ -129,7 +122,9 @@ class Witness:
 
     def _late(self) -> bool:
         # Until the request is sent the time does not run.
-        return self._limit is not None and self._call.phase in ("wait", "body") and self._call.since_sent() > self._limit
+        return (
+            self._limit is not None and self._call.phase in ("wait", "body") and self._call.since_sent() > self._limit
+        )
 
     def _end(self, outcome: CallOutcome) -> None:
         self._ended = True
@@ -137,6 +132,15 @@ class Witness:
             self._overdue(self._call, self._limit)
             outcome = outcome._replace(verdict="overdue")
         announce_call(outcome, "end")
+
+
+def _failure(error: BaseException) -> tuple[Verdict, str | None]:
+    if isinstance(error, DeadlineExceeded):
+        return "deadline", error.phase or None
+    if isinstance(error, SidecarUnavailable):
+        return "sidecar_unavailable", error.cause
+    # What is no Exception is the caller's doing: he was cancelled, or the process is interrupted.
+    return ("error", type(error).__name__) if isinstance(error, Exception) else ("cancelled", None)
 
 
 class _Chunks:

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from meshaware.settings import Workload
     from meshaware.telemetry.variables import Plan
 
-__all__ = ["install_provider", "make_provider"]
+__all__ = ["install_provider", "make_provider", "make_resource"]
+
+
+def make_resource(workload: Workload, environ: Mapping[str, str]) -> Resource:
+    """
+    Name this workload, for every signal alike.
+
+    Raises:
+        SettingsError: See `declared_resource`.
+    """
+    # What the variables declare is handed over as well: the SDK lets attributes from code win over its
+    # variables.
+    return Resource.create(dict(resource_attributes(workload, declared_resource(environ))))
 
 
 def make_provider(plan: Plan, workload: Workload, environ: Mapping[str, str]) -> TracerProvider:
@@ -30,14 +42,12 @@ def make_provider(plan: Plan, workload: Workload, environ: Mapping[str, str]) ->
     Raises:
         SettingsError: See `span_processors` and `declared_resource`.
     """
-    # What the variables declare is handed over as well: the SDK lets attributes from code win over its
-    # variables.
-    attributes = resource_attributes(workload, declared_resource(environ))
+    resource = make_resource(workload, environ)
     processors = span_processors(plan)
     provider = TracerProvider(
         # The SDK complains of a variable that is there and empty.
         sampler=None if environ.get("OTEL_TRACES_SAMPLER") else DEFAULT_ON,
-        resource=Resource.create(dict(attributes)),
+        resource=resource,
         shutdown_on_exit=False,
     )
     for processor in processors:
