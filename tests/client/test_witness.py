@@ -152,6 +152,20 @@ def test_a_reply_of_the_peers_sidecar_shows_in_the_body_so_it_is_told_at_the_end
     assert (heard.ends[0].answered_by, heard.ends[0].reason) == ("peer-sidecar", "rbac")
 
 
+def test_a_response_that_comes_whole_is_told_at_once(table: RouteTable, heard: Heard) -> None:
+    """From a cache or a mock: its stream is never read."""
+
+    def whole(request: httpx.Request) -> httpx.Response:
+        headers = {"server": "envoy", "x-envoy-upstream-service-time": "3", "content-type": "text/plain"}
+        return httpx.Response(403, content=b"RBAC: access denied", headers=headers)
+
+    with create_client(MeshSettings(mesh="none"), routes=table, transport=httpx.MockTransport(whole)) as client:
+        client.get(URL)
+
+    assert heard.verdicts == [("replied", "rbac")]
+    assert len(heard.answers) == 1
+
+
 def test_an_error_with_a_long_body_is_the_applications(
     get: Get, peer: Callable[[Script], Peer], table: RouteTable, heard: Heard
 ) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -54,7 +54,7 @@ def exporters(provider: trace.TracerProvider | None) -> int:
 def _at_exit(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What would run when the process exits runs when the test is over."""
     hooks: list[Any] = []
-    monkeypatch.setattr(atexit, "register", hooks.append)
+    monkeypatch.setattr(setup, "atexit", SimpleNamespace(register=hooks.append))
     yield
     for hook in hooks:
         hook()

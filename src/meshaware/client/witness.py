@@ -50,6 +50,13 @@ class Witness:
             self._answer = response.status_code, response.headers.raw
         self._outcome = self._seen("answered", None)._replace(answered_by="application")
         announce_call(self._verdict(self._by(reply)), "answer")
+        if response.is_closed:
+            # It came whole, from a cache or a mock, and is never read from its stream.
+            content: object = getattr(response, "_content", None)
+            if isinstance(content, bytes):
+                self._read(content)
+                self._complete = True
+            self.closed()
 
     def failed(self, error: BaseException) -> None:
         """The call ends here, by an error: before its answer, or in its body."""
