@@ -145,7 +145,11 @@ def test_a_span_that_is_not_recorded_is_left_alone(monkeypatch: pytest.MonkeyPat
     tracer = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("test")
     with tracer.start_as_current_span("GET", kind=trace.SpanKind.CLIENT) as span:
         written: list[object] = []
-        monkeypatch.setattr(type(span), "set_attributes", lambda _, attributes: written.append(attributes))
+
+        def write(_: object, attributes: object) -> None:
+            written.append(attributes)
+
+        monkeypatch.setattr(type(span), "set_attributes", write)
         annotate_span(CallOutcome("answered"))
 
     assert written == []

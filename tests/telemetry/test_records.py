@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ class Logs:
     """A logger provider of somebody else's that keeps what it was handed."""
 
     def __init__(self) -> None:
-        self._exporter = InMemoryLogRecordExporter()
+        self._exporter: Any = cast("Any", InMemoryLogRecordExporter)()
         self.provider = LoggerProvider(shutdown_on_exit=False)
         self.provider.add_log_record_processor(SimpleLogRecordProcessor(self._exporter))
 
@@ -37,7 +37,8 @@ class Logs:
 
     def encode(self) -> bytes:
         """As an exporter would send it; an error where it could not."""
-        return encode_logs(self._exporter.get_finished_logs()).SerializeToString()
+        encoded: bytes = encode_logs(self._exporter.get_finished_logs()).SerializeToString()
+        return encoded
 
 
 @pytest.fixture(name="logs")
@@ -228,7 +229,7 @@ def test_every_level_has_a_severity(level: int, expected: str) -> None:
 
 
 @contextmanager
-def only_handler(logs: Logs) -> Iterator[None]:
+def only_handler(logs: Logs) -> Generator[None]:
     """The root logger has no other handler, as in a process that never configured logging."""
     root = logging.getLogger()
     before = root.handlers[:]

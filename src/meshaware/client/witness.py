@@ -54,8 +54,8 @@ class Witness:
             # It came whole, from a cache or a mock, and is never read from its stream.
             content: object = getattr(response, "_content", None)
             if isinstance(content, bytes):
-                self._read(content)
-                self._complete = True
+                self.read(content)
+                self.whole()
             self.closed()
 
     def failed(self, error: BaseException) -> None:
@@ -87,21 +87,26 @@ class Witness:
             try:
                 chunk = next(chunks)
             except StopIteration:
-                self._complete = True
+                self.whole()
                 return
             except BaseException as error:
                 self.failed(error)
                 raise
-            self._read(chunk)
+            self.read(chunk)
             yield chunk
 
     def async_watch(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Pass an asynchronous body on, and see it fail."""
         return _Chunks(chunks, self)
 
-    def _read(self, chunk: bytes) -> None:
+    def read(self, chunk: bytes) -> None:
+        """One chunk of the body came."""
         if self._answer is not None and len(self._body) <= _MAX_BODY:
             self._body += chunk[: _MAX_BODY + 1]
+
+    def whole(self) -> None:
+        """The body came to its end."""
+        self._complete = True
 
     def _seen(self, verdict: Verdict, reason: str | None) -> CallOutcome:
         """What is known now that headers came, or none will come."""
@@ -166,10 +171,10 @@ class _Chunks:
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
-            self._witness._complete = True  # noqa: SLF001 (one module, two halves)
+            self._witness.whole()
             raise
         except BaseException as error:
             self._witness.failed(error)
             raise
-        self._witness._read(chunk)  # noqa: SLF001
+        self._witness.read(chunk)
         return chunk

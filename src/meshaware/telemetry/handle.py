@@ -151,12 +151,16 @@ def _bounded(work: Callable[[Outlet], Errand | None], outlets: Iterable[Outlet],
     for outlet in untold:
         outlet.late = True
     if untold:
-        targets = dict.fromkeys(outlet.target for outlet in untold if outlet.target)
+        targets = list(dict.fromkeys(outlet.target for outlet in untold if outlet.target))
         _log.warning(
             "telemetry: %s could not be sent within %s%s; those still queued when the process ends are"
             " lost. Next: does the collector answer?",
-            " and ".join(_WORDS[outlet.signal] for outlet in untold),
+            _listed([_WORDS[outlet.signal] for outlet in untold]),
             format_duration(timeout),
-            f" to {' and '.join(targets)}" if targets else "",
+            f" to {_listed(targets)}" if targets else "",
         )
     return not failed
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -50,11 +50,11 @@ class RecordHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Hand one record over, unless a filter or this handler itself has a reason not to."""
-        kept: object = self.filter(record)
+        # From Python 3.12 on a filter may put another record in the place of the one that came.
+        kept = cast("bool | logging.LogRecord", self.filter(record))
         if not kept:
             return False
-        # From Python 3.12 on a filter may put another record in the place of the one that came.
-        record = kept if isinstance(kept, logging.LogRecord) else record
+        record = record if isinstance(kept, bool) else kept
         if not _of_the_export(record.name) and is_instrumentation_enabled():
             self.emit(record)
         last = logging.lastResort
