@@ -305,14 +305,21 @@ class Meters:
 
     def points(self, name: str) -> list[tuple[float, dict[str, object]]]:
         """The value of each point of a metric, of a histogram its sum, and its attributes."""
-        data = self._reader.get_metrics_data()
         return [
             (float(getattr(point, "value", getattr(point, "sum", 0))), dict(point.attributes or {}))
+            for metric in self.metrics()
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+    def metrics(self) -> list[Any]:
+        """Everything that was measured."""
+        data = self._reader.get_metrics_data()
+        return [
+            metric
             for group in (data.resource_metrics if data is not None else ())
             for scope in group.scope_metrics
             for metric in scope.metrics
-            if metric.name == name
-            for point in metric.data.data_points
         ]
 
 

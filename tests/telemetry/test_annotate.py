@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,3 +161,12 @@ def test_what_is_not_known_is_left_out() -> None:
         "meshaware.verdict": "cancelled",
         "meshaware.budget.source": "default",
     }
+
+
+def test_the_documentation_has_every_attribute() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
+    table = page[page.index("### What a client span says") : page.index("## Headers")]
+    rows = re.findall(r"^\| (`meshaware.*?) \|", table, re.MULTILINE)
+    outcome = CallOutcome("replied", "items", "a.yaml", 0.4, "route", 0.1, "sidecar", "timeout")
+
+    assert {name for row in rows for name in re.findall(r"`(.+?)`", row)} == set(span_attributes(outcome))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from meshaware.instrumentation import CallOutcome, GateOutcome, announce_call, announce_gate, announce_routes
+from meshaware.instrumentation import CallOutcome, GateOutcome, Verdict, announce_call, announce_gate, announce_routes
 from meshaware.telemetry.measures import Measures
 
+PAGE = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
 CALLS, HITS = "meshaware.client.calls", "meshaware.client.deadline.hits"
 
 
@@ -113,3 +116,25 @@ def test_what_stops_counts_no_more_and_what_listens_twice_counts_once(meters: An
     announce_call(CallOutcome("answered"), "end")
 
     assert [value for value, _ in meters.points(CALLS)] == [1]
+
+
+@pytest.mark.usefixtures("measures")
+def test_the_documentation_has_every_metric_with_its_unit_and_attributes(meters: Any) -> None:
+    announce_call(CallOutcome("overdue", "items", answered_by="application", reason="x"), "end")
+    announce_gate(GateOutcome("opened", 1.0, "istio"))
+    announce_routes(confirmed=True)
+    announce_routes(confirmed=False)
+
+    rows = re.findall(r"^\| `(meshaware[^`]+)` \| (?:counter|gauge|histogram), `(.+?)` \| (.*?) \|", PAGE, re.MULTILINE)
+    documented = {name: (unit, set(re.findall(r"`(.+?)`", attributes))) for name, unit, attributes in rows}
+    measured = {
+        metric.name: (metric.unit, {name for point in metric.data.data_points for name in point.attributes})
+        for metric in meters.metrics()
+    }
+    assert documented == measured
+
+
+def test_the_documentation_has_every_verdict() -> None:
+    table = PAGE[PAGE.index("### What became of a call") :]
+
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))[: len(get_args(Verdict))] == get_args(Verdict)

@@ -138,8 +138,10 @@ def _plain(value: object, depth: int = 0) -> AnyValue:
     if isinstance(value, int):
         return value if -_INT64 <= value < _INT64 else str(value)
     if depth < _DEEPEST and isinstance(value, Mapping):
-        items = cast("Mapping[object, object]", value).items()
-        return {_text(str(key)): _plain(each, depth + 1) for key, each in items}
+        pairs = cast("Mapping[object, object]", value).items()
+        return {_text(str(key)): _plain(each, depth + 1) for key, each in pairs}
     if depth < _DEEPEST and isinstance(value, Sequence | set | frozenset):
-        return [_plain(each, depth + 1) for each in cast("Sequence[object]", value)]
+        items = [_plain(each, depth + 1) for each in cast("Sequence[object]", value)]
+        # SDKs before 1.45 take no sequence of several types.
+        return items if len({type(each) for each in items}) < 2 else [_text(str(each)) for each in items]
     return _text(str(value))
