@@ -260,6 +260,18 @@ def test_an_error_in_the_body_is_told_though_the_headers_were_an_answer(
     assert [outcome.verdict for outcome in heard.answers] == ["answered"]
 
 
+def test_a_body_that_is_asked_again_after_it_failed_is_told_once(
+    peer: Callable[[Script], Peer], table: RouteTable, heard: Heard
+) -> None:
+    with create_client(settings_for(peer(stall_body)), routes=table) as client, client.stream("GET", URL) as response:
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded):
+                list(response.stream)
+
+    assert heard.verdicts == [("deadline", "body")]
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("script", [stall_head, stall_body])
 async def test_a_call_that_the_caller_gives_up_is_told(
