@@ -1,4 +1,4 @@
-"""Clients and those who instrument them meet, whoever comes first."""
+"""Those who know and those who want to know meet, whoever comes first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from weakref import ref
 import pytest
 
 from meshaware import instrumentation
-from meshaware.instrumentation import announce_client, on_client
+from meshaware.instrumentation import (
+    CallOutcome,
+    GateOutcome,
+    RouteRefresh,
+    announce_call,
+    announce_client,
+    announce_gate,
+    announce_routes,
+    calls_observed,
+    on_call,
+    on_client,
+    on_gate,
+    on_route_refresh,
+    routes_confirmed,
+)
 
 
 class Client:
@@ -18,6 +32,7 @@ class Client:
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instrumentation, "_callbacks", [])
+    monkeypatch.setattr(instrumentation, "_registry", type(instrumentation._registry)())  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(instrumentation, "_clients", type(instrumentation._clients)())  # pyright: ignore[reportPrivateUsage]
 
 
@@ -64,3 +79,77 @@ def test_a_client_is_not_kept_alive() -> None:
 
     assert gone() is None
     assert told == []
+
+
+def test_a_call_is_told_at_the_moment_that_was_asked_for() -> None:
+    answers, ends = list[CallOutcome](), list[CallOutcome]()
+    on_call(answers.append, at="answer")
+    on_call(ends.append)
+
+    announce_call(CallOutcome("answered"), "answer")
+    announce_call(CallOutcome("deadline"), "end")
+
+    assert (answers, ends) == ([CallOutcome("answered")], [CallOutcome("deadline")])
+
+
+def test_whether_anybody_listens_can_be_asked_until_he_stops() -> None:
+    before = calls_observed()
+    stops = [on_call(print, at="answer"), on_call(print)]
+
+    assert (before, calls_observed()) == (False, True)
+    for stop in stops:
+        stop()
+        stop()
+    assert not calls_observed()
+
+
+def test_an_equal_callback_is_told_once() -> None:
+    told: list[CallOutcome] = []
+    on_call(told.append)
+    on_call(told.append)
+
+    announce_call(CallOutcome("answered"), "end")
+
+    assert told == [CallOutcome("answered")]
+
+
+def test_an_error_of_one_who_listens_is_logged_once_and_the_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[CallOutcome] = []
+
+    def fail(outcome: CallOutcome) -> None:
+        raise LookupError("no such metric")
+
+    on_call(fail)
+    on_call(told.append)
+    announce_call(CallOutcome("answered"), "end")
+    announce_call(CallOutcome("error"), "end")
+
+    assert len(told) == 2
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], LookupError)
+
+
+def test_gates_are_told_to_those_who_come_later_too_and_only_the_last_few_are_kept() -> None:
+    for number in range(100):
+        announce_gate(GateOutcome("opened", float(number), "istio"))
+    told: list[GateOutcome] = []
+    stop = on_gate(told.append)
+    announce_gate(GateOutcome("failed", 100.0, "istio"))
+    stop()
+    announce_gate(GateOutcome("failed", 101.0, "istio"))
+
+    assert [outcome.waited for outcome in told] == [float(number) for number in range(84, 101)]
+
+
+def test_a_failed_refresh_leaves_the_last_confirmation() -> None:
+    told: list[RouteRefresh] = []
+    on_route_refresh(told.append)
+    never = routes_confirmed()
+
+    announce_routes(confirmed=True)
+    announce_routes(confirmed=False)
+
+    assert never is None
+    assert [refresh.confirmed for refresh in told] == [True, False]
+    assert routes_confirmed() == told[0].at

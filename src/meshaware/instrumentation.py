@@ -1,23 +1,179 @@
 """
-Where the clients that meshaware makes meet whoever wants to instrument them.
+Where those who know what happens meet those who want to know.
 
-The factories announce each client they make; telemetry, where it is set up, is called for each. Neither
-knows the other, and the order does not matter: clients that were made before are kept in mind as long as
-they live.
+The rooms announce; telemetry, where it is set up, listens, and so may anybody. Neither knows the other.
+
+| announced | by | told to |
+|---|---|---|
+| a client was made | the client factories | `on_client` |
+| what became of a call | the transports | `on_call` |
+| a gate opened, or was given up | `ReadinessGate` | `on_gate` |
+| live routes were confirmed, or could not be read | `SidecarRoutes` | `on_route_refresh`, `routes_confirmed` |
+
+What may well happen before anybody listens is kept in mind and told to those who come later: clients as long as
+they live, and the last few gates. Callbacks run in the thread or task where it happened and must not block. What they
+raise is logged once and reaches nobody.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from typing import Any
+from time import monotonic
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from weakref import WeakSet
 
-__all__ = ["announce_client", "copy_request", "on_client"]
+__all__ = [
+    "Answerer",
+    "CallOutcome",
+    "GateOutcome",
+    "Moment",
+    "RouteRefresh",
+    "Verdict",
+    "announce_call",
+    "announce_client",
+    "announce_gate",
+    "announce_routes",
+    "calls_observed",
+    "copy_request",
+    "on_call",
+    "on_client",
+    "on_gate",
+    "on_route_refresh",
+    "routes_confirmed",
+]
+
+Answerer = Literal["application", "sidecar", "peer-sidecar"]
+Moment = Literal["answer", "end"]
+Verdict = Literal["answered", "replied", "deadline", "overdue", "sidecar_unavailable", "error", "cancelled"]
+
+_GATES = 16
+
+_log = logging.getLogger("meshaware.instrumentation")
+
+
+class CallOutcome(NamedTuple):
+    """
+    What became of one call: one request to one host, so a redirect makes two.
+
+    | verdict | meaning | `reason` |
+    |---|---|---|
+    | `answered` | the application answered, whatever the status | |
+    | `replied` | a sidecar answered in its place | why, in the words of `meshaware.sidecar.replies` |
+    | `deadline` | its time was up, before the headers or in the body | the phase: `connect`, `wait`, `body`, ... |
+    | `overdue` | deadlines are only observed: it would have been cut | as without |
+    | `sidecar_unavailable` | the sidecar did not take the connection | `refused` |
+    | `error` | any other error of the transport | the error's class |
+    | `cancelled` | the caller gave it up before its end | |
+
+    Attributes:
+        verdict: One of these words.
+        route: The name of the mesh's route that governs it, or None.
+        origin: Where that route was read, or None.
+        budget: Seconds the call might take from the end of the upload; None if unbounded.
+        source: Who set the time that held: `route`, `settings`, `default`, `caller`, or `work`: the deadline of the
+            request in hand, where it was nearer than the budget.
+        left: Seconds left of it when the headers came, or when the call failed before; None if nothing ended it.
+        answered_by: Whose answer it is; None if there was none.
+        reason: A few fixed words, fit for a metric; see above.
+    """
+
+    verdict: Verdict
+    route: str | None = None
+    origin: str | None = None
+    budget: float | None = None
+    source: Literal["route", "settings", "default", "caller", "work"] = "default"
+    left: float | None = None
+    answered_by: Answerer | None = None
+    reason: str | None = None
+
+
+class GateOutcome(NamedTuple):
+    """
+    What came of waiting for a sidecar.
+
+    Attributes:
+        result: `opened`; `absent`, where there turned out to be no sidecar; `failed`, where the time of all who waited
+            was up. A gate that failed may still open later.
+        waited: Seconds.
+        mesh: The name of the mesh's flavour.
+    """
+
+    result: Literal["opened", "absent", "failed"]
+    waited: float
+    mesh: str
+
+
+class RouteRefresh(NamedTuple):
+    """
+    One attempt to read the live routes.
+
+    Attributes:
+        confirmed: Whether the routes in use are now known to be those of the sidecar.
+        at: The instant of `time.monotonic()`.
+    """
+
+    confirmed: bool
+    at: float
+
+
+Fact = TypeVar("Fact")
+
+
+class _Hearers(Generic[Fact]):
+    """Who wants to be told of one kind of fact."""
+
+    __slots__ = ("_failed", "_lock", "callbacks")
+
+    def __init__(self) -> None:
+        # Replaced as a whole, so that it can be read without the lock.
+        self.callbacks: tuple[Callable[[Fact], object], ...] = ()
+        self._failed: list[Callable[[Fact], object]] = []
+        self._lock = Lock()
+
+    def add(self, callback: Callable[[Fact], object]) -> Callable[[], None]:
+        with self._lock:
+            if callback not in self.callbacks:
+                self.callbacks = (*self.callbacks, callback)
+
+        def stop() -> None:
+            with self._lock:
+                self.callbacks = tuple(each for each in self.callbacks if each != callback)
+
+        return stop
+
+    def tell(self, fact: Fact) -> None:
+        for callback in self.callbacks:
+            self.tell_one(callback, fact)
+
+    def tell_one(self, callback: Callable[[Fact], object], fact: Fact) -> None:
+        try:
+            callback(fact)
+        except Exception:  # noqa: BLE001 - whoever listens must not harm the call
+            if callback not in self._failed:
+                self._failed.append(callback)
+                _log.exception("%r failed when it was told of %r; this is not said again", callback, fact)
+
+
+class _Registry:
+    """What this process has announced, and to whom."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.answers: _Hearers[CallOutcome] = _Hearers()
+        self.ends: _Hearers[CallOutcome] = _Hearers()
+        self.gates: _Hearers[GateOutcome] = _Hearers()
+        self.refreshes: _Hearers[RouteRefresh] = _Hearers()
+        self.past_gates: deque[GateOutcome] = deque(maxlen=_GATES)
+        self.confirmed: float | None = None
+
 
 _clients: WeakSet[object] = WeakSet()
 _callbacks: list[Callable[[object], None]] = []
 _lock = Lock()
+_registry = _Registry()
 
 
 def announce_client(client: object) -> None:
@@ -49,6 +205,86 @@ def on_client(callback: Callable[[object], None]) -> None:
         alive = tuple(_clients)
     for client in alive:
         callback(client)
+
+
+def calls_observed() -> bool:
+    """Tell whether anybody wants to know what becomes of calls: without one, nothing is made to be told."""
+    return bool(_registry.ends.callbacks or _registry.answers.callbacks)
+
+
+def announce_call(outcome: CallOutcome, at: Moment) -> None:
+    """Tell everybody who asked what became of a call; see `on_call` for the two moments."""
+    (_registry.answers if at == "answer" else _registry.ends).tell(outcome)
+
+
+def on_call(callback: Callable[[CallOutcome], object], *, at: Moment = "end") -> Callable[[], None]:
+    """
+    Have a function called once for each call that a client of meshaware makes.
+
+    At the `end` the outcome is final: when the call has failed, also in its body, or when its response was closed. A
+    response that is never closed is never told of. At the `answer` the headers are here, or the call has failed
+    before: what the body will bring is not known yet, but a client span that OpenTelemetry opened is still open.
+
+    Args:
+        callback: Given the outcome. Asking again with an equal callback changes nothing.
+        at: Which of the two moments.
+
+    Returns:
+        A function that ends it.
+    """
+    return (_registry.answers if at == "answer" else _registry.ends).add(callback)
+
+
+def announce_gate(outcome: GateOutcome) -> None:
+    """Tell everybody who asked, and those who ask later, that a gate opened or was given up."""
+    with _registry.lock:
+        _registry.past_gates.append(outcome)
+    _registry.gates.tell(outcome)
+
+
+def on_gate(callback: Callable[[GateOutcome], object]) -> Callable[[], None]:
+    """
+    Have a function called for each gate that opens or is given up, and at once for the last few that have.
+
+    A gate that was never closed, as without a mesh, is not told of.
+
+    Returns:
+        A function that ends it.
+    """
+    with _registry.lock:
+        past = tuple(_registry.past_gates)
+    stop = _registry.gates.add(callback)
+    for outcome in past:
+        _registry.gates.tell_one(callback, outcome)
+    return stop
+
+
+def announce_routes(*, confirmed: bool) -> None:
+    """
+    Tell that the live routes were confirmed just now, or could not be.
+
+    Args:
+        confirmed: True also where the sidecar said that nothing has changed.
+    """
+    now = monotonic()
+    if confirmed:
+        _registry.confirmed = now
+    _registry.refreshes.tell(RouteRefresh(confirmed, now))
+
+
+def on_route_refresh(callback: Callable[[RouteRefresh], object]) -> Callable[[], None]:
+    """
+    Have a function called for each attempt to read the live routes.
+
+    Returns:
+        A function that ends it.
+    """
+    return _registry.refreshes.add(callback)
+
+
+def routes_confirmed() -> float | None:
+    """The instant of `time.monotonic()` at which live routes were last confirmed; None if they never were."""
+    return _registry.confirmed
 
 
 def copy_request(request: object) -> Any:

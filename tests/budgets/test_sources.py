@@ -12,6 +12,7 @@ import pytest
 
 from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import SidecarRoutes
+from meshaware.instrumentation import RouteRefresh, on_route_refresh, routes_confirmed
 
 _HOST = {"name": "x", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {}}]}
 _ROUTES = json.dumps([{"name": "8080", "virtual_hosts": [_HOST]}]).encode()
@@ -107,6 +108,21 @@ def test_the_last_known_routes_stay_when_the_sidecar_fails(
     assert failed.startswith("the sidecar's routes cannot be read, the last known stay in use: ")
     assert said in failed
     assert back == first
+
+
+def test_each_attempt_is_announced(sidecar: Sidecar) -> None:
+    """With the instant at which the routes were last known to be the sidecar's."""
+    heard: list[RouteRefresh] = []
+    stop = on_route_refresh(heard.append)
+    routes = SidecarRoutes(url(sidecar))
+    routes.refresh()
+    sidecar.status = 503
+    routes.refresh()
+    stop()
+    routes.refresh()
+    read, failed = heard
+    assert (read.confirmed, failed.confirmed) == (True, False)
+    assert routes_confirmed() == read.at <= failed.at
 
 
 def test_a_sidecar_that_is_not_there_leaves_what_is_known() -> None:

@@ -18,6 +18,7 @@ import pytest
 from meshaware import MeshSettings, ReadinessGate
 from meshaware.errors import SettingsError, SidecarNotReady
 from meshaware.flavours import Detected, Flavour
+from meshaware.instrumentation import GateOutcome, on_gate
 from meshaware.settings.model import MeshName
 from meshaware.sidecar import readiness, waiting
 
@@ -204,6 +205,25 @@ def test_a_ready_sidecar_opens_it_with_one_request(
     assert (gate.state.status, gate.state.reason) == ("open", f"{sidecar.url}: ready")
     assert gate.flavour.name == "istio"
     assert caplog.records == []
+
+
+def test_what_came_of_the_wait_is_announced_once_a_gate(wait: Wait, sidecar: Sidecar) -> None:
+    """To those who listen then and to those who come later; a gate that was open from the start had no wait."""
+    heard: list[GateOutcome] = []
+    stop = on_gate(heard.append)
+    heard.clear()
+    gate = gate_at(sidecar.url)
+    assert not wait(gate, 0.05, fatal=False)
+    sidecar.statuses = [503, 200]
+    assert wait(gate, 10)
+    assert wait(gate, 10)
+    assert wait(ReadinessGate(MeshSettings(mesh="none")))
+    stop()
+    assert [(outcome.result, outcome.mesh) for outcome in heard] == [("failed", "istio"), ("opened", "istio")]
+    assert 0 < heard[0].waited < 0.05 + SOON
+    late: list[GateOutcome] = []
+    on_gate(late.append)()
+    assert late[-2:] == heard
 
 
 def test_any_success_counts(wait: Wait, sidecar: Sidecar) -> None:

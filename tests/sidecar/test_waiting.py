@@ -147,12 +147,12 @@ def test_a_failed_wait_is_told_once() -> None:
     assert simulation.news == ["begun", "failed", "begun", "failed"]
 
 
-def test_a_proxy_that_is_ready_at_once_is_no_news() -> None:
-    """Nobody wants to read about a wait that was none."""
+def test_a_proxy_that_is_ready_at_once_opens_the_gate_without_a_wait() -> None:
+    """Nobody is told that a wait begins."""
     simulation = Simulation(WaitingRoom(ISTIO, (URL,)), ready_at(0.0, "503"))
     simulation.arrive(0.0, 1.0)
     simulation.run()
-    assert simulation.news == []
+    assert simulation.news == ["opened"]
     assert simulation.room.state(9.0) == ("open", f"{URL}: ready", 0.0005, 1, "istio")
 
 
@@ -279,7 +279,7 @@ def test_a_candidate_that_answers_at_once_is_open_at_once() -> None:
     simulation.arrive(0.0, 60.0)
     simulation.run()
     assert len(simulation.asked) == 1
-    assert simulation.news == []
+    assert simulation.news == ["opened"]
 
 
 def test_without_an_address_there_is_nothing_to_wait_for() -> None:

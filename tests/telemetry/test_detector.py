@@ -165,7 +165,11 @@ def test_the_rooms_names_are_there_when_asked_for() -> None:
     """And no others."""
     from meshaware import telemetry
 
-    assert {telemetry.setup_telemetry.__name__, telemetry.Telemetry.__name__} == set(telemetry.__all__)
+    assert {getattr(telemetry, name).__name__ for name in telemetry.__all__} == {
+        "Outlet",
+        "Telemetry",
+        "setup_telemetry",
+    }
     assert set(telemetry.__all__) <= set(dir(telemetry))
     with pytest.raises(AttributeError, match=r"'meshaware\.telemetry' has no attribute 'nope'"):
         getattr(telemetry, "nope")  # noqa: B009 (what a type checker refuses is what is tried)

@@ -8,12 +8,14 @@ from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import pytest
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
 from meshaware.errors import SettingsError
 from meshaware.settings import Workload
 from meshaware.telemetry import exporter
-from meshaware.telemetry.exporter import span_processors
+from meshaware.telemetry.exporter import log_processors, metric_readers, span_processors
 from meshaware.telemetry.provider import make_provider
 from meshaware.telemetry.variables import Plan, read_plan
 
@@ -111,6 +113,31 @@ def test_an_exporter_of_another_package_is_found_by_its_name(monkeypatch: pytest
     processor.shutdown()
 
     assert isinstance(processor, BatchSpanProcessor)
+
+
+def test_a_reader_of_another_package_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus asks for metrics; they are not sent."""
+    group = "opentelemetry_metrics_exporter"
+    pull = EntryPoint("pull", "opentelemetry.sdk.metrics.export:InMemoryMetricReader", group)
+    push = EntryPoint("push", "opentelemetry.sdk.metrics.export:ConsoleMetricExporter", group)
+    monkeypatch.setattr(exporter, "entry_points", EntryPoints([pull, push]).select)
+    readers: list[Any] = list(metric_readers(Plan(("pull", "push", "console"), "because", signal="metrics")))
+    pulled, pushed, console = readers
+
+    for reader in (pushed, console):
+        reader.shutdown(timeout_millis=1000)
+    assert [type(reader) for reader in (pushed, console)] == [PeriodicExportingMetricReader] * 2
+    assert isinstance(pulled, InMemoryMetricReader)
+
+
+def test_log_records_are_sent_in_batches_and_shown_at_once() -> None:
+    plan = Plan(("console", "otlp"), "because", endpoint="http://127.0.0.1:9/v1/logs", signal="logs")
+    processors: list[Any] = list(log_processors(plan))
+    console, otlp = processors
+
+    otlp.shutdown()
+    assert isinstance(console, SimpleLogRecordProcessor)
+    assert isinstance(otlp, BatchLogRecordProcessor)
 
 
 def test_an_exporter_that_is_not_installed_is_refused_with_those_that_are() -> None:

@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from meshaware.telemetry import Telemetry
+from meshaware.telemetry.outlet import Outlet
 
 
 class Provider(NoOpTracerProvider):
@@ -175,3 +176,70 @@ def test_it_shows_what_was_found(spans: Any) -> None:
 
     assert repr(telemetry) == "Telemetry('shared', 'it was there', target='')"
     assert telemetry.resource["telemetry.sdk.name"] == "opentelemetry"
+
+
+def test_all_signals_are_flushed_and_shut_down_at_once_within_one_bound() -> None:
+    """What hangs in one holds up no other, and the waits do not add up."""
+    hanging, working, providers = Provider(), Provider(), [Provider(), Provider()]
+    hanging.go.clear()
+    telemetry = own(hanging)
+    telemetry.add(Outlet("metrics", "own", "because", target="http://c:4318", provider=providers[0]))
+    telemetry.add(Outlet("logs", "shared", "because", provider=working))
+    providers[0].go.clear()
+
+    begin = time.monotonic()
+    assert not telemetry.flush(0.2)
+    took = time.monotonic() - begin
+    telemetry.leave()
+    for provider in (hanging, *providers):
+        provider.go.set()
+
+    assert 0.2 <= took < 0.4 + 0.5
+    assert working.calls == ["flush", "flush"]
+    assert hanging.calls == providers[0].calls == ["flush"]
+
+
+def test_one_line_names_all_that_could_not_be_sent(caplog: pytest.LogCaptureFixture) -> None:
+    hanging = [Provider(), Provider()]
+    for provider in hanging:
+        provider.go.clear()
+    telemetry = own(hanging[0])
+    telemetry.add(Outlet("metrics", "own", "because", target="http://d:4318", provider=hanging[1]))
+    telemetry.add(Outlet("logs", "own", "because", provider=Provider()))
+    telemetry.flush(0.05)
+    telemetry.flush(0.05)
+    for provider in hanging:
+        provider.go.set()
+
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(
+        "telemetry: spans and metrics could not be sent within 50ms to http://c:4318 and http://d:4318; those"
+    )
+
+
+def test_a_shutdown_ends_what_is_ours_and_flushes_what_is_not() -> None:
+    ours, theirs = Provider(), Provider()
+    ended: list[str] = []
+    telemetry = Telemetry("off", "because")
+    telemetry.add(Outlet("metrics", "shared", "because", provider=theirs))
+    telemetry.add(
+        Outlet("logs", "own", "because", provider=ours, before_shutdown=lambda: ended.append(f"before {ours.calls}"))
+    )
+
+    assert (telemetry.works, telemetry.owns) == (True, True)
+    assert telemetry.shutdown()
+    assert telemetry.shutdown()
+    assert ours.calls == ["shutdown"]
+    assert theirs.calls == ["flush", "flush"]
+    assert ended == ["before []"]
+
+
+def test_what_works_is_not_replaced_by_a_reason_why_it_is_off() -> None:
+    telemetry = Telemetry("off", "because")
+    works = Outlet("metrics", "shared", "because", provider=Provider())
+    telemetry.add(works)
+    telemetry.add(Outlet("metrics", "off", "OTEL_METRICS_EXPORTER is not set"))
+    telemetry.add(Outlet("logs", "off", "OTEL_LOGS_EXPORTER is not set"))
+
+    assert telemetry.metrics is works
+    assert telemetry.logs.reason == "OTEL_LOGS_EXPORTER is not set"

@@ -18,7 +18,13 @@ import pytest
 Python = Callable[..., subprocess.Popen[str]]
 
 # Nothing leaves before the end because its time has come.
-AT_THE_END = {"OTEL_BSP_SCHEDULE_DELAY": "600000", "OTEL_SERVICE_NAME": "inventory"}
+AT_THE_END = {
+    "OTEL_BSP_SCHEDULE_DELAY": "600000",
+    "OTEL_BLRP_SCHEDULE_DELAY": "600000",
+    "OTEL_METRIC_EXPORT_INTERVAL": "600000",
+    "OTEL_SERVICE_NAME": "inventory",
+}
+ALL = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp"}
 BOUND = 2.0
 # What a stop takes without telemetry, on a machine that is busy.
 SLACK = 3.0
@@ -192,6 +198,119 @@ def test_a_worker_that_ends_is_delayed_by_two_seconds_at_most(
     assert took <= start + BOUND + SLACK
 
 
+EVERYTHING = """
+import logging, sys
+import httpx
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from meshaware import MeshSettings, RouteTable, create_client
+from meshaware.telemetry import setup_telemetry
+
+transport = httpx.MockTransport(lambda request: httpx.Response(204))
+client = create_client(MeshSettings(mesh="none"), routes=RouteTable.empty(), transport=transport)
+logger = logging.getLogger("shop")
+
+@asynccontextmanager
+async def lifespan(app):
+    yield
+    client.get("http://orders/")
+    logger.error("goodbye")
+
+app = FastAPI(lifespan=lifespan)
+
+@app.get("/items/{item}")
+def read(item: int) -> int:
+    client.get("http://orders/")
+    logger.error("item %d", item)
+    return item
+
+setup_telemetry(app=app, sigterm="sigterm" in sys.argv)
+
+if __name__ == "__main__":
+    read(7)
+    if "sigterm" in sys.argv:
+        print("counting", flush=True)
+        while True:
+            sys.stdin.read(1)
+"""
+
+
+def test_a_service_that_is_terminated_loses_no_span_no_metric_and_no_log_record(
+    serve: Serve, tmp_path: Path, http_collector: Any, grpc_collector: Any
+) -> None:
+    (tmp_path / "service.py").write_text(EVERYTHING)
+    collectors = (http_collector, grpc_collector)
+    services = [serve({**collector.environment, **ALL}) for collector in collectors]
+
+    for service, collector in zip(services, collectors, strict=True):
+        service.call(10)
+        assert collector.requests == []
+        code, _, err = service.stop()
+
+        assert code == -signal.SIGTERM, err
+        assert collector.names() == sorted(["GET /items/{item}"] * 10 + ["GET"] * 11)
+        assert collector.sum_of("meshaware.client.calls", meshaware_verdict="answered") == 11
+        assert collector.bodies() == [*(f"item {number}" for number in range(10)), "goodbye"]
+        # Each record belongs to the trace of the request it was logged in.
+        traces = {span.trace_id for span in collector.spans}
+        assert {record.trace_id for record in collector.records[:-1]} <= traces
+
+
+@pytest.mark.parametrize("arguments", [(), ("sigterm",)])
+def test_a_worker_that_ends_or_is_terminated_loses_none_either(
+    python: Python, tmp_path: Path, collector: Any, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "everything.py").write_text(EVERYTHING)
+    environ = {**AT_THE_END, **ALL, **collector.environment}
+    process = python("everything.py", *arguments, env=environ, stdin=subprocess.PIPE)
+    if arguments:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "counting\n"
+        process.terminate()
+    _, err = process.communicate(timeout=30)
+
+    assert process.returncode == (-signal.SIGTERM if arguments else 0)
+    # No other handler was there, so stderr says what it said without telemetry.
+    assert err == "item 7\n"
+    assert collector.names() == ["GET"]
+    assert collector.sum_of("meshaware.client.calls") == 1
+    assert collector.bodies() == ["item 7"]
+
+
+def test_with_all_signals_a_stop_is_delayed_by_two_seconds_in_all(
+    serve: Serve, tmp_path: Path, silent_endpoint: str, refusing_endpoint: str
+) -> None:
+    (tmp_path / "service.py").write_text(EVERYTHING)
+    endpoints = [(silent_endpoint, "http/protobuf"), (silent_endpoint, "grpc"), (refusing_endpoint, "http/protobuf")]
+    services = [serve({**ALL, **otlp(endpoint, protocol)}) for endpoint, protocol in endpoints]
+
+    for service in services:
+        service.call(3)
+    with ThreadPoolExecutor(len(services)) as threads:
+        stops = [each.result() for each in [threads.submit(service.stop) for service in services]]
+
+    for _, took, err in stops:
+        assert took <= BOUND + SLACK, err
+        assert "spans, metrics and log records could not be sent within 2s" in err
+
+
+def test_a_collector_that_takes_one_signal_only_gets_it_all_at_a_stop(
+    serve: Serve, tmp_path: Path, silent_endpoint: str, http_collector: Any
+) -> None:
+    """What hangs does not hold up the rest."""
+    (tmp_path / "service.py").write_text(EVERYTHING)
+    hanging = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": silent_endpoint,
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": silent_endpoint,
+    }
+    service = serve({**ALL, **http_collector.environment, **hanging})
+    service.call(3)
+    _, took, err = service.stop()
+
+    assert took <= BOUND + SLACK, err
+    assert len(http_collector.bodies()) == 4
+
+
 FORKS = """
 import os
 from opentelemetry import trace
@@ -234,7 +353,8 @@ import json, sys
 import meshaware.telemetry
 
 watched = ("fastapi", "starlette", "httpx", "httpx2", "pydantic", "grpc", "requests",
-    "opentelemetry.sdk.trace", "opentelemetry.propagate", "opentelemetry.exporter.otlp.proto")
+    "opentelemetry.sdk.trace", "opentelemetry.sdk.metrics", "opentelemetry.sdk._logs", "opentelemetry.propagate",
+    "opentelemetry.exporter.otlp.proto")
 def loaded():
     return [name for name in watched if name in sys.modules]
 before = loaded()
@@ -246,8 +366,15 @@ print(json.dumps([before, loaded()]))
 @pytest.mark.parametrize(
     ("environ", "absent", "present"),
     [
-        ({}, {"opentelemetry.sdk.trace", "pydantic", "grpc", "requests"}, set[str]()),
+        (
+            {},
+            {"opentelemetry.sdk.trace", "opentelemetry.sdk.metrics", "opentelemetry.sdk._logs"}
+            | {"pydantic", "grpc", "requests"},
+            set[str](),
+        ),
         ({"OTEL_TRACES_EXPORTER": "console"}, {"grpc", "requests", "fastapi"}, {"opentelemetry.sdk.trace"}),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, {"grpc", "fastapi"}, {"opentelemetry.sdk.metrics", "requests"}),
+        ({"OTEL_LOGS_EXPORTER": "otlp"}, {"grpc", "fastapi"}, {"opentelemetry.sdk._logs", "requests"}),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, {"grpc", "fastapi", "httpx"}, {"requests"}),
         ({"OTEL_TRACES_EXPORTER": "otlp_proto_grpc"}, {"requests", "fastapi", "httpx"}, {"grpc"}),
     ],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshaware.errors import SettingsError
-from meshaware.telemetry.variables import Batching, declared_resource, excluded_urls, read_plan, sdk_disabled
+from meshaware.telemetry.variables import Batching, Periods, declared_resource, excluded_urls, read_plan, sdk_disabled
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -279,3 +281,106 @@ def test_whatever_the_variables_hold_the_answer_is_a_plan_or_an_error_that_names
         declared_resource(environ)
     except SettingsError as error:
         assert str(error).startswith("OTEL_")  # noqa: PT017
+
+
+@pytest.mark.parametrize("signal", ["metrics", "logs"])
+@pytest.mark.parametrize("environ", [{}, {ENDPOINT: "http://c:4318"}, {"OTEL_TRACES_EXPORTER": "otlp"}])
+def test_metrics_and_logs_are_exported_only_if_somebody_asks_for_them(signal: Any, environ: dict[str, str]) -> None:
+    plan = read_plan(environ, signal)
+
+    assert plan.exporters == ()
+    assert plan.reason == f"OTEL_{signal.upper()}_EXPORTER is not set"
+
+
+@pytest.mark.parametrize("signal", ["metrics", "logs"])
+def test_each_signal_has_its_variables_and_its_path(signal: Any) -> None:
+    word = signal.upper()
+    environ = {ENDPOINT: "http://c:4318", f"OTEL_{word}_EXPORTER": "otlp"}
+    plan = read_plan(environ, signal)
+    own = read_plan(
+        {
+            **environ,
+            f"OTEL_EXPORTER_OTLP_{word}_ENDPOINT": "http://d:4317",
+            f"OTEL_EXPORTER_OTLP_{word}_PROTOCOL": "grpc",
+            f"OTEL_EXPORTER_OTLP_{word}_TIMEOUT": "3",
+            f"OTEL_EXPORTER_OTLP_{word}_COMPRESSION": "gzip",
+            # Those of another signal say nothing.
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://e:4318",
+        },
+        signal,
+    )
+
+    assert (plan.signal, plan.endpoint, plan.protocol) == (signal, f"http://c:4318/v1/{signal}", "http/protobuf")
+    assert (own.endpoint, own.protocol, own.timeout, own.compression) == ("http://d:4317", "grpc", 3.0, "gzip")
+    assert read_plan({f"OTEL_{word}_EXPORTER": "otlp"}, signal).endpoint == f"http://localhost:4318/v1/{signal}"
+
+
+@pytest.mark.parametrize("signal", ["metrics", "logs"])
+@pytest.mark.parametrize(
+    ("environ", "exporters"),
+    [
+        ({}, ()),
+        ({ENDPOINT: "http://c:4318"}, ("otlp",)),
+        ({ENDPOINT: "http://c:4318", "OTEL_SDK_DISABLED": "true"}, ()),
+        ({ENDPOINT: "http://c:4318", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}, ()),
+        ({"OTEL_METRICS_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "console"}, ("console",)),
+    ],
+)
+def test_what_the_code_wants_needs_an_endpoint_and_no_veto(
+    signal: Any, environ: dict[str, str], exporters: tuple[str, ...]
+) -> None:
+    assert read_plan(environ, signal, wanted=True).exporters == exporters
+
+
+def test_metrics_have_periods_and_logs_have_batches_of_their_own() -> None:
+    environ = {
+        "OTEL_METRICS_EXPORTER": "otlp",
+        "OTEL_LOGS_EXPORTER": "otlp",
+        "OTEL_METRIC_EXPORT_INTERVAL": "5000",
+        "OTEL_BLRP_MAX_QUEUE_SIZE": "4096",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "1",
+    }
+
+    assert read_plan(environ, "metrics").periods == Periods(export_interval_millis=5000)
+    assert read_plan(environ, "logs").batching == Batching(max_queue_size=4096, schedule_delay_millis=1000)
+
+
+@pytest.mark.parametrize(
+    ("signal", "environ", "message"),
+    [
+        ("metrics", {"OTEL_METRIC_EXPORT_INTERVAL": "1m"}, "OTEL_METRIC_EXPORT_INTERVAL='1m' cannot be used"),
+        ("metrics", {"OTEL_METRIC_EXPORT_TIMEOUT": "-1"}, "OTEL_METRIC_EXPORT_TIMEOUT='-1' cannot be used"),
+        ("metrics", {"OTEL_METRICS_EXEMPLAR_FILTER": "some"}, 'accepted is "always_on", "always_off", "trace_based"'),
+        (
+            "metrics",
+            {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "sum"},
+            'accepted is "cumulative", "delta", "lowmemory"',
+        ),
+        ("metrics", {"OTEL_METRICS_EXPORTER": "otlp,none"}, "OTEL_METRICS_EXPORTER='otlp,none' cannot be used"),
+        ("metrics", {"OTEL_METRICS_EXPORTER": "otlp,otlp_proto_grpc"}, "more would send each metric twice"),
+        ("logs", {"OTEL_LOGS_EXPORTER": "otlp,otlp_proto_grpc"}, "more would send each log record twice"),
+        ("logs", {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "udp"}, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL='udp'"),
+        (
+            "logs",
+            {"OTEL_BLRP_MAX_QUEUE_SIZE": "5"},
+            "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE='512' cannot be used: accepted is at most OTEL_BLRP_MAX_QUEUE_SIZE,",
+        ),
+    ],
+)
+def test_a_bad_value_for_a_signal_is_refused_by_its_variable(
+    signal: Any, environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        read_plan({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp", **environ}, signal)
+
+
+def test_the_variables_of_one_signal_do_not_spoil_another() -> None:
+    environ = {
+        "OTEL_METRICS_EXPORTER": "otlp",
+        "OTEL_TRACES_SAMPLER": "sometimes",
+        "OTEL_BSP_SCHEDULE_DELAY": "soon",
+        "OTEL_BLRP_SCHEDULE_DELAY": "soon",
+        "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "soon",
+    }
+
+    assert read_plan(environ, "metrics").exporters == ("otlp",)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from meshaware.budgets.table import RouteTable
 from meshaware.errors import ConfigDumpError, SidecarUnavailable
+from meshaware.instrumentation import announce_routes
 from meshaware.sidecar.admin import AdminReply, async_fetch, fetch
 
 __all__ = ["SidecarRoutes"]
@@ -65,10 +66,12 @@ class SidecarRoutes:
         if self._failing or not self.live:
             _log.info("%d routes read from the sidecar at %s", len(self._current), self._url)
         self._failing, self.live = False, True
+        announce_routes(confirmed=True)
         return True
 
     def _keep(self, error: Exception) -> bool:
         if not self._failing:
             _log.warning("the sidecar's routes cannot be read, the last known stay in use: %s", error)
         self._failing = True
+        announce_routes(confirmed=False)
         return False

@@ -8,6 +8,7 @@ httpx and httpx2 clients that keep the mesh's budgets and carry its headers.
     refusal     whether a connection was refused, under whatever wraps the error (pure)
     clamp       reads and writes that know how long the call still has
     streams     bodies that end with their call
+    witness     sees what becomes of a call, for those who want to know
     transport   the wrapping transports, one for both libraries
     report      what became of a call
     library     what the two libraries name differently

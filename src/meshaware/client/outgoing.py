@@ -7,7 +7,7 @@ Decides and touches no socket. The caller's request is never changed: what leave
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from meshaware.budgets import Budget, Route, RouteSource, RouteTable, declared_budget
@@ -147,21 +147,14 @@ class Outgoing:
             self._said.add(message)
             _log.warning("%s", message)
 
-    def observer(self, leaving: Leaving) -> Callable[[], None]:
-        """What to call when an observed call's response is closed: says once a route that it would have been cut."""
-
-        def finished() -> None:
-            call, limit = leaving.call, leaving.observed
-            taken = call.since_sent()
-            if limit is not None and taken > limit:
-                self.would_have_cut += 1
-                where = "no route" if call.route is None else f"route {call.route.name!r} ({call.route.origin})"
-                self.say_once(
-                    f"deadlines are observed: on {where} a call took longer than {format_duration(limit)}"
-                    " and would have been cut there"
-                )
-
-        return finished
+    def overdue(self, call: Call, limit: float) -> None:
+        """Count a call that would have been cut if deadlines were enforced, and say so once a route."""
+        self.would_have_cut += 1
+        where = "no route" if call.route is None else f"route {call.route.name!r} ({call.route.origin})"
+        self.say_once(
+            f"deadlines are observed: on {where} a call took longer than {format_duration(limit)}"
+            " and would have been cut there"
+        )
 
     def unreachable(self, leaving: Leaving, error: Exception) -> str | None:
         """Which sidecar did not take the connection, where only a sidecar can have been meant; else None."""

@@ -7,7 +7,7 @@ Mixed with each library's own stream class in its factory file, because the clie
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NoReturn, Self
 
 import anyio
@@ -15,24 +15,25 @@ import anyio
 from meshaware.client.call import Call
 from meshaware.client.clamp import TimeUp, active_call
 from meshaware.client.library import Library, deadline_error
+from meshaware.client.witness import Witness
 
 __all__ = ["AsyncBody", "Body", "Fate"]
 
 
 class Fate:
-    """What a body needs to know of its call: when it ends, how it fails, whom to tell when it closes."""
+    """What a body needs to know of its call: when it ends, how it fails, who sees it."""
 
-    __slots__ = ("call", "finished", "library", "request", "timeout", "watched")
+    __slots__ = ("call", "library", "request", "timeout", "watched", "witness")
 
     def __init__(
-        self, call: Call, library: Library, request: object, finished: Callable[[], None] | None, *, watched: bool
+        self, call: Call, library: Library, request: object, witness: Witness | None, *, watched: bool
     ) -> None:
         self.call = call
         self.library = library
         self.request = request
         self.timeout = library.timeout
-        self.finished = finished
         self.watched = watched
+        self.witness = witness
 
     def fail(self, cause: Exception | None) -> NoReturn:
         """End the body with the call's own error."""
@@ -47,17 +48,20 @@ class AsyncBody:
         self._fate = fate
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The inner stream's own iterator where nothing bounds the body."""
+        """The inner stream's own iterator where nothing bounds the body and nobody wants to know of it."""
+        fate = self._fate
         chunks: AsyncIterator[bytes] = aiter(self._inner)
-        if self._fate.call.end is None:
-            return chunks
-        return _WatchedChunks(chunks, self._fate) if self._fate.watched else _ScopedChunks(chunks, self._fate)
+        if fate.call.end is not None:
+            chunks = _WatchedChunks(chunks, fate) if fate.watched else _ScopedChunks(chunks, fate)
+        return chunks if fate.witness is None else fate.witness.async_watch(chunks)
 
     async def aclose(self) -> None:
         """Close the inner stream."""
-        await self._inner.aclose()
-        if self._fate.finished is not None:
-            self._fate.finished()
+        try:
+            await self._inner.aclose()
+        finally:
+            if self._fate.witness is not None:
+                self._fate.witness.closed()
 
 
 class _Chunks:
@@ -120,8 +124,11 @@ class Body:
 
     def __iter__(self) -> Iterator[bytes]:
         """Chunk by chunk."""
+        fate = self._fate
         chunks: Iterator[bytes] = iter(self._inner)
-        return chunks if self._fate.call.end is None else self._bounded(chunks)
+        if fate.call.end is not None:
+            chunks = self._bounded(chunks)
+        return chunks if fate.witness is None else fate.witness.watch(chunks)
 
     def _bounded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         fate = self._fate
@@ -145,6 +152,8 @@ class Body:
 
     def close(self) -> None:
         """Close the inner stream."""
-        self._inner.close()
-        if self._fate.finished is not None:
-            self._fate.finished()
+        try:
+            self._inner.close()
+        finally:
+            if self._fate.witness is not None:
+                self._fate.witness.closed()

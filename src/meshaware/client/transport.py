@@ -21,6 +21,8 @@ from meshaware.client.library import Library, deadline_error, sidecar_error
 from meshaware.client.outgoing import Leaving, Outgoing
 from meshaware.client.report import REPORT, CallReport
 from meshaware.client.streams import Fate
+from meshaware.client.witness import Witness
+from meshaware.instrumentation import calls_observed
 from meshaware.propagation.spans import without_client_spans
 from meshaware.sidecar.replies import classify
 
@@ -51,6 +53,22 @@ class _Wrapping:
     def _choose(self, leaving: Leaving) -> Any:
         return self._inside if leaving.inside else self._inner
 
+    def _witness(self, leaving: Leaving) -> Witness | None:
+        if leaving.observed is None and not calls_observed():
+            return None
+        return Witness(leaving.call, leaving.observed, self._outgoing.overdue)
+
+    def _expired(self, leaving: Leaving, request: Any) -> Exception:
+        """The error for a call that has no time left before it begins."""
+        error = deadline_error(self._library, leaving.call, request)
+        self._failed(leaving, error)
+        return error
+
+    def _failed(self, leaving: Leaving, error: BaseException) -> None:
+        witness = self._witness(leaving)
+        if witness is not None:
+            witness.failed(error)
+
     def _failure(self, leaving: Leaving, request: Any, error: Exception) -> Exception:
         """The error to raise in place of the library's own; often that one."""
         if isinstance(error, TimeUp) or (isinstance(error, self._library.timeout) and leaving.call.expired()):
@@ -68,10 +86,10 @@ class _Wrapping:
         response.extensions[REPORT] = CallReport(
             call.route, call.allowance.source, call.allowance.total, call.end, reply
         )
-        finished = None
-        if leaving.observed is not None:
-            finished = self._outgoing.observer(leaving)
-        response.stream = stream(response.stream, Fate(call, self._library, request, finished, watched=self._watched))
+        witness = self._witness(leaving)
+        if witness is not None:
+            witness.answered(reply, response)
+        response.stream = stream(response.stream, Fate(call, self._library, request, witness, watched=self._watched))
         return response
 
 
@@ -83,7 +101,7 @@ class AsyncMeshTransport(_Wrapping):
         leaving = self._outgoing.leave(request)
         call = leaving.call
         if call.expired():
-            raise deadline_error(self._library, call, request)
+            raise self._expired(leaving, request)
         extensions: dict[str, Any] = leaving.request.extensions
         extensions["trace"] = async_tracer(call, extensions.get("trace"))
         send = self._send_watched if self._watched else self._send_scoped
@@ -97,9 +115,13 @@ class AsyncMeshTransport(_Wrapping):
                 response = await send(leaving)
         except self._library.failures as error:
             failure = self._failure(leaving, request, error)
+            self._failed(leaving, failure)
             if failure is error:
                 raise
             raise failure from error
+        except BaseException as error:
+            self._failed(leaving, error)
+            raise
         return self._answered(leaving, request, response, self._library.async_stream)
 
     async def _send_watched(self, leaving: Leaving) -> Any:
@@ -153,7 +175,7 @@ class MeshTransport(_Wrapping):
         leaving = self._outgoing.leave(request)
         call = leaving.call
         if call.expired():
-            raise deadline_error(self._library, call, request)
+            raise self._expired(leaving, request)
         extensions: dict[str, Any] = leaving.request.extensions
         extensions["trace"] = tracer(call, extensions.get("trace"))
         extensions["timeout"] = ShrinkingTimeouts(extensions["timeout"], call)
@@ -166,9 +188,13 @@ class MeshTransport(_Wrapping):
                 response = self._choose(leaving).handle_request(leaving.request)
         except self._library.failures as error:
             failure = self._failure(leaving, request, error)
+            self._failed(leaving, failure)
             if failure is error:
                 raise
             raise failure from error
+        except BaseException as error:
+            self._failed(leaving, error)
+            raise
         finally:
             active_call.reset(token)
         return self._answered(leaving, request, response, self._library.sync_stream)

@@ -19,6 +19,7 @@ import anyio.lowlevel
 from meshaware.durations import format_duration
 from meshaware.errors import SettingsError, SidecarNotReady, SidecarUnavailable
 from meshaware.flavours import Flavour, detect
+from meshaware.instrumentation import GateOutcome, announce_gate
 from meshaware.settings import MeshSettings
 from meshaware.settings.addresses import parse_loopback
 from meshaware.sidecar.admin import async_fetch, fetch
@@ -192,6 +193,8 @@ class ReadinessGate:
     def _publish(self) -> None:
         for news in self._room.take_news():
             _log(news, self.flavour)
+            if news.what != "begun":
+                announce_gate(GateOutcome(news.what, news.state.waited, news.state.flavour))
 
 
 def _addresses(flavour: Flavour, declared: str | None, admin: str | None) -> tuple[str, ...]:
@@ -229,7 +232,9 @@ def _log(news: News, flavour: Flavour) -> None:
     if news.what == "begun":
         _LOGGER.info("waiting for the sidecar (%s): %s", flavour.title, reason)
     elif news.what == "opened":
-        _LOGGER.info("the sidecar is ready after %s", waited)
+        # What was ready when it was first asked needs no line.
+        if news.state.attempts > 1:
+            _LOGGER.info("the sidecar is ready after %s", waited)
     elif news.what == "absent":
         _LOGGER.info("%s; going on without a mesh. MESHAWARE_MESH says it without asking", reason)
     else:

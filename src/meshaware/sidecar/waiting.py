@@ -60,7 +60,7 @@ class Turn(NamedTuple):
 
 
 class News(NamedTuple):
-    """Something worth a line in the log; the room itself would log it under its lock."""
+    """Something to tell others; the room itself would do so under its lock."""
 
     what: Literal["begun", "opened", "absent", "failed"]
     state: GateState
@@ -167,7 +167,7 @@ class WaitingRoom:
                 self._reason = f"{answer.url}: {answer.said}"
                 self._settled = self._settled or answer.said in _SIGNS
             if answer.said == "ready":
-                self._open_now(now, "opened" if self._attempts > 1 else None)
+                self._open_now(now, "opened")
             elif self._settled and not self._announced:
                 self._announced = True
                 self._tell("begun", now)
@@ -205,11 +205,10 @@ class WaitingRoom:
         self._settled = True
         self._open_now(now, "absent")
 
-    def _open_now(self, now: float, what: Literal["opened", "absent"] | None) -> None:
+    def _open_now(self, now: float, what: Literal["opened", "absent"]) -> None:
         self._open = True
         self._ended = now
-        if what is not None:
-            self._tell(what, now)
+        self._tell(what, now)
 
     def _tell(self, what: Literal["begun", "opened", "absent", "failed"], now: float) -> None:
         self._news.append(News(what, self._state(now)))

@@ -1,6 +1,7 @@
 """
-From a plan to span processors. The exporters' packages are imported here and nowhere else, each only when it
-is used.
+From a plan to what a provider needs to export: span processors, metric readers, log record processors.
+
+The exporters' packages are imported here and nowhere else, each only when it is used.
 """
 
 from __future__ import annotations
@@ -10,24 +11,23 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
-
 from meshaware.errors import SettingsError
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import LogRecordProcessor
+    from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.sdk.trace.export import SpanExporter
 
     from meshaware.telemetry.variables import Plan
 
-__all__ = ["span_processors"]
+__all__ = ["log_processors", "metric_readers", "span_processors"]
 
-_GROUP = "opentelemetry_traces_exporter"
-# Where one is set, the exporter gets its session from the package that the variable names.
-_CREDENTIALS = (
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
-)
+# The module of the OTLP exporter, the same for both protocols, and its class.
+_OTLP = {
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "metrics": ("metric_exporter", "OTLPMetricExporter"),
+    "logs": ("_log_exporter", "OTLPLogExporter"),
+}
 
 
 def span_processors(plan: Plan) -> list[SpanProcessor]:
@@ -39,15 +39,70 @@ def span_processors(plan: Plan) -> list[SpanProcessor]:
     Raises:
         SettingsError: An exporter is not installed, or refuses what the `OTEL_EXPORTER_OTLP_*` variables say.
     """
+    from opentelemetry.sdk.trace.export import (  # noqa: PLC0415
+        BatchSpanProcessor,
+        ConsoleSpanExporter,
+        SimpleSpanProcessor,
+    )
+
     return [
         SimpleSpanProcessor(ConsoleSpanExporter())
         if name == "console"
-        else BatchSpanProcessor(_otlp(plan) if name == "otlp" else _installed(name), **plan.batching._asdict())
+        else BatchSpanProcessor(_exporter(plan, name), **plan.batching._asdict())
         for name in plan.exporters
     ]
 
 
-def _otlp(plan: Plan) -> SpanExporter:
+def metric_readers(plan: Plan) -> list[MetricReader]:
+    """
+    Build what a meter provider needs to export as planned, every `OTEL_METRIC_EXPORT_INTERVAL`.
+
+    Of other packages both kinds are taken: what is sent and what is asked.
+
+    Raises:
+        SettingsError: See `span_processors`.
+    """
+    from opentelemetry.sdk.metrics.export import (  # noqa: PLC0415
+        ConsoleMetricExporter,
+        MetricReader,
+        PeriodicExportingMetricReader,
+    )
+
+    readers: list[MetricReader] = []
+    for name in plan.exporters:
+        found: Any = ConsoleMetricExporter() if name == "console" else _exporter(plan, name)
+        if not isinstance(found, MetricReader):
+            found = PeriodicExportingMetricReader(found, **plan.periods._asdict())
+        readers.append(found)
+    return readers
+
+
+def log_processors(plan: Plan) -> list[LogRecordProcessor]:
+    """
+    Build what a logger provider needs to export as planned, in batches (`OTEL_BLRP_*`).
+
+    Raises:
+        SettingsError: See `span_processors`.
+    """
+    from opentelemetry.sdk._logs.export import (  # noqa: PLC0415
+        BatchLogRecordProcessor,
+        ConsoleLogRecordExporter,
+        SimpleLogRecordProcessor,
+    )
+
+    return [
+        SimpleLogRecordProcessor(ConsoleLogRecordExporter())
+        if name == "console"
+        else BatchLogRecordProcessor(_exporter(plan, name), **plan.batching._asdict())
+        for name in plan.exporters
+    ]
+
+
+def _exporter(plan: Plan, name: str) -> Any:
+    return _otlp(plan) if name == "otlp" else _installed(plan, name)
+
+
+def _otlp(plan: Plan) -> Any:
     try:
         return _grpc(plan) if plan.protocol == "grpc" else _http(plan)
     except ImportError as error:
@@ -61,15 +116,20 @@ def _otlp(plan: Plan) -> SpanExporter:
 
 
 # The packages take 150 ms (http/protobuf) and 30 MiB (grpc): each process imports the one it uses.
-def _http(plan: Plan) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-
-    return OTLPSpanExporter(
+def _http(plan: Plan) -> Any:
+    package = "opentelemetry.exporter.otlp.proto.http"
+    module, exporter = _OTLP[plan.signal]
+    compression = import_module(package).Compression(plan.compression)
+    # Where one is set, the exporter gets its session from the package that the variable names.
+    credentials = (
+        "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+        f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{plan.signal.upper()}_CREDENTIAL_PROVIDER",
+    )
+    return getattr(import_module(f"{package}.{module}"), exporter)(
         endpoint=plan.endpoint,
         timeout=plan.timeout,
-        compression=Compression(plan.compression),
-        session=None if any(os.environ.get(name) for name in _CREDENTIALS) else _session(),
+        compression=compression,
+        session=None if any(os.environ.get(name) for name in credentials) else _session(),
     )
 
 
@@ -93,20 +153,21 @@ def _session() -> Any:
     return session
 
 
-def _grpc(plan: Plan) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-
+def _grpc(plan: Plan) -> Any:
+    module, exporter = _OTLP[plan.signal]
+    loaded = import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}")
     compression = import_module("grpc").Compression
     chosen = compression.Gzip if plan.compression == "gzip" else compression.NoCompression
-    return OTLPSpanExporter(endpoint=plan.endpoint, timeout=plan.timeout, compression=chosen)
+    return getattr(loaded, exporter)(endpoint=plan.endpoint, timeout=plan.timeout, compression=chosen)
 
 
-def _installed(name: str) -> SpanExporter:
-    found = entry_points(group=_GROUP, name=name)
+def _installed(plan: Plan, name: str) -> Any:
+    group = f"opentelemetry_{plan.signal}_exporter"
+    found = entry_points(group=group, name=name)
     if not found:
-        known = sorted({"none", *(each.name for each in entry_points(group=_GROUP))})
+        known = sorted({"console", "none", *(each.name for each in entry_points(group=group))})
         raise SettingsError(
-            f"OTEL_TRACES_EXPORTER={name[:80]!r} is not installed: accepted are {', '.join(known)}, with commas between"
+            f"OTEL_{plan.signal.upper()}_EXPORTER={name[:80]!r} is not installed: accepted are {', '.join(known)},"
+            " with commas between"
         )
-    exporter: SpanExporter = next(iter(found)).load()()
-    return exporter
+    return next(iter(found)).load()()

@@ -17,12 +17,12 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from weakref import WeakMethod
 
-__all__ = ["Errands"]
+__all__ = ["Errand", "Errands"]
 
 _log = logging.getLogger("meshaware.telemetry")
 
 
-class _Errand:
+class Errand:
     """One piece of work, and whether it is done."""
 
     __slots__ = ("done", "failed", "started", "work")
@@ -32,6 +32,10 @@ class _Errand:
         self.started = False
         self.failed = False
         self.done = Event()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait so many seconds at most; returns whether it was done in time and without an error."""
+        return self.done.wait(timeout) and not self.failed
 
 
 class Errands:
@@ -53,8 +57,8 @@ class Errands:
         os.register_at_fork(after_in_child=after_fork)
 
     def _start(self) -> None:
-        self._queue: SimpleQueue[_Errand] = SimpleQueue()
-        self._last: _Errand | None = None
+        self._queue: SimpleQueue[Errand] = SimpleQueue()
+        self._last: Errand | None = None
         Thread(target=_run, args=(self._queue,), name="meshaware-telemetry", daemon=True).start()
 
     @property
@@ -62,29 +66,29 @@ class Errands:
         """Whether work that was given earlier is still not done: it hangs, or somebody waits for it."""
         return self._last is not None and not self._last.done.is_set()
 
-    def run(self, work: Callable[[], object], timeout: float) -> bool:
+    def begin(self, work: Callable[[], object]) -> Errand:
         """
-        Have work done, and wait for it.
+        Have work done, without waiting for it.
 
         Work that hangs goes on hanging in the background, and what comes after it waits its turn; the same
         work is queued once, however often it is asked for.
 
         Args:
             work: Called without arguments. An error it raises is logged, not raised.
-            timeout: Seconds to wait.
-
-        Returns:
-            Whether the work was done in time and without an error.
         """
         errand = self._last
         if errand is None or errand.started or errand.work != work:
-            errand = _Errand(work)
+            errand = Errand(work)
             self._last = errand
             self._queue.put(errand)
-        return errand.done.wait(timeout) and not errand.failed
+        return errand
+
+    def run(self, work: Callable[[], object], timeout: float) -> bool:
+        """Have work done, and wait for it so many seconds; returns whether it was done in time and without an error."""
+        return self.begin(work).wait(timeout)
 
 
-def _run(queue: SimpleQueue[_Errand]) -> None:
+def _run(queue: SimpleQueue[Errand]) -> None:
     while True:
         errand = queue.get()
         errand.started = True

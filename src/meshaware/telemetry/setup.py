@@ -5,18 +5,23 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from functools import partial
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from opentelemetry import trace
+from opentelemetry import _logs, trace
+from opentelemetry.metrics import MeterProvider
 
 from meshaware.flavours import detect
-from meshaware.instrumentation import on_client
+from meshaware.instrumentation import on_call, on_client
+from meshaware.telemetry.annotate import annotate_span
 from meshaware.telemetry.clients import instrument_client, instrument_httpx
 from meshaware.telemetry.handle import Telemetry
 from meshaware.telemetry.propagators import install_propagators
 from meshaware.telemetry.resource import mesh_name
 from meshaware.telemetry.server import exports_natively, instrument_app
+from meshaware.telemetry.signals import Signals, choose
 from meshaware.telemetry.stop import flush_at_lifespan_end, flush_at_sigterm
 from meshaware.telemetry.variables import excluded_urls, read_plan, sdk_disabled
 
@@ -38,7 +43,12 @@ class _Process:
         self.lock = RLock()
         self.telemetries: dict[int, Telemetry] = {}
         """By the identity of their providers, which they keep alive."""
+        self.without_traces: Telemetry | None = None
         self.latest: Telemetry | None = None
+        self.signals = Signals()
+        self.flushing: WeakKeyDictionary[object, list[Telemetry]] = WeakKeyDictionary()
+        """What each application flushes when its lifespan ends."""
+        self.leaving: list[Telemetry] = []
         self.sigterm = False
 
     def instrument_client(self, client: object) -> None:
@@ -56,17 +66,22 @@ def setup_telemetry(
     app: object | None = None,
     workload: Workload | None = None,
     tracer_provider: trace.TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: _logs.LoggerProvider | None = None,
+    metrics: bool | None = None,
+    logs: bool | None = None,
     httpx_globally: bool = False,
     sigterm: bool = False,
 ) -> Telemetry:
     """
-    Set up traces: a resource that names this workload, W3C and B3 headers, OTLP export, spans for FastAPI
-    and httpx.
+    Set up telemetry: a resource that names this workload, W3C and B3 headers, OTLP export, spans for FastAPI
+    and httpx, and by choice metrics and logs.
 
     The standard `OTEL_*` variables decide. With neither an OTLP endpoint nor `OTEL_TRACES_EXPORTER` set
-    nothing is set up and nothing is instrumented, so a service on a laptop stays quiet; trace headers are
-    still passed on as they came. A tracer provider that is there already is used, never replaced, and gets
-    no second exporter.
+    no traces are set up and nothing is instrumented, so a service on a laptop stays quiet; trace headers are
+    still passed on as they came. Metrics and logs are off until `OTEL_METRICS_EXPORTER` and
+    `OTEL_LOGS_EXPORTER`, or the arguments, ask for them. A provider that is there already is used, never
+    replaced, and gets no second exporter.
 
     Call it before the application starts, as often as you like: a further call instruments a further
     application and returns the same object. No network is touched.
@@ -78,6 +93,13 @@ def setup_telemetry(
         workload: What the resource is made from. Default: `settings.workload`. A resource never changes, so
             what the sidecar says later does not reach it.
         tracer_provider: Use this one instead of the process's; it is flushed, never shut down.
+        meter_provider: The same for metrics.
+        logger_provider: The same for logs.
+        metrics: Whether to measure. None leaves it to `OTEL_METRICS_EXPORTER`, and to whether the process has a
+            meter provider; True asks for it where an endpoint is configured, unless the variable says none.
+        logs: Whether to hand what reaches the root logger to OpenTelemetry, `OTEL_LOGS_EXPORTER`; in the same
+            way, but that a logger provider that is there is used only if somebody asks. Configure logging
+            before: `logging.basicConfig` does nothing once the root logger has a handler.
         httpx_globally: Instrument every client of httpx and httpx2 in the process. By default only those
             that meshaware makes are, also those made before.
         sigterm: Flush at SIGTERM as well, for a worker without an application; what SIGTERM did before it
@@ -88,39 +110,78 @@ def setup_telemetry(
             such application, or `sigterm` is asked for outside the main thread.
     """
     with _process.lock:
+        choices = (
+            choose("metrics", os.environ, asked=metrics, given=meter_provider),
+            choose("logs", os.environ, asked=logs, given=logger_provider),
+        )
         telemetry = _find(settings, workload, tracer_provider)
-        provider = telemetry.tracer_provider
-        if provider is None:
+        _leave_with(telemetry)
+        for choice in choices:
+            telemetry.add(_process.signals.settle(choice, partial(_resource, telemetry, settings, workload)))
+        _leave_with(telemetry)
+        if not telemetry.works:
             return telemetry
-        _process.latest = telemetry
+        if telemetry.tracer_provider is not None:
+            _instrument(telemetry, settings, app, httpx_globally=httpx_globally)
         if app is not None:
-            settings = _settings(settings)
-            quiet = (settings.livez_path, settings.readyz_path)
-            if instrument_app(app, provider, quiet, excluded_urls(os.environ)):
-                flush_at_lifespan_end(app, telemetry)
-                if telemetry.state == "own" and exports_natively(app):
-                    _log.warning(
-                        "telemetry: FastAPI exports as well, so each span arrives twice: unset"
-                        " FASTAPI_OTEL_AUTO_CONFIGURE or give FastAPI telemetry={'auto_configure': False}"
-                    )
-        if httpx_globally:
-            instrument_httpx(provider)
+            _flush_with(app, telemetry)
         if sigterm and not _process.sigterm:
             flush_at_sigterm(telemetry)
             _process.sigterm = True
-        on_client(_process.instrument_client)
         return telemetry
+
+
+def _instrument(telemetry: Telemetry, settings: MeshSettings | None, app: Any, *, httpx_globally: bool) -> None:
+    provider: Any = telemetry.tracer_provider
+    _process.latest = telemetry
+    if app is not None:
+        settings = _settings(settings)
+        quiet = (settings.livez_path, settings.readyz_path)
+        made = instrument_app(app, provider, quiet, excluded_urls(os.environ))
+        if made and telemetry.state == "own" and exports_natively(app):
+            _log.warning(
+                "telemetry: FastAPI exports as well, so each span arrives twice: unset"
+                " FASTAPI_OTEL_AUTO_CONFIGURE or give FastAPI telemetry={'auto_configure': False}"
+            )
+    if httpx_globally:
+        instrument_httpx(provider)
+    on_client(_process.instrument_client)
+    on_call(annotate_span, at="answer")
+
+
+def _flush_with(app: Any, telemetry: Telemetry) -> None:
+    flushing = _process.flushing.setdefault(app, [])
+    if telemetry not in flushing:
+        flushing.append(telemetry)
+        flush_at_lifespan_end(app, telemetry)
+
+
+def _leave_with(telemetry: Telemetry) -> None:
+    if telemetry.owns and telemetry not in _process.leaving:
+        _process.leaving.append(telemetry)
+        atexit.register(telemetry.leave)
+
+
+def _resource(telemetry: Telemetry, settings: MeshSettings | None, workload: Workload | None) -> Any:
+    """The resource of our own spans, so that all signals have one; else the workload's."""
+    if telemetry.state == "own":
+        return getattr(telemetry.tracer_provider, "resource")  # noqa: B009 - the SDK's, not the API's
+    from meshaware.telemetry.provider import make_resource  # noqa: PLC0415
+
+    settings = _settings(settings)
+    workload = settings.workload if workload is None else workload
+    return make_resource(workload, os.environ, mesh_name(settings, workload))
 
 
 def _find(settings: MeshSettings | None, workload: Workload | None, given: trace.TracerProvider | None) -> Telemetry:
     """Return what is set up already for the provider in force, or set it up."""
     if sdk_disabled(os.environ):
-        return Telemetry("off", "OTEL_SDK_DISABLED=true")
+        return _off("OTEL_SDK_DISABLED=true")
     provider = trace.get_tracer_provider() if given is None else given
     if (known := _process.telemetries.get(id(provider))) is not None:
         return known
     if isinstance(provider, trace.NoOpTracerProvider):
-        return Telemetry("off", "the tracer provider is a NoOpTracerProvider")
+        return _off("the tracer provider is a NoOpTracerProvider")
     if type(provider) is trace.ProxyTracerProvider:
         return _own(settings, workload)
     source = "this process has a tracer provider already" if given is None else "tracer_provider was given"
@@ -132,7 +193,7 @@ def _own(settings: MeshSettings | None, workload: Workload | None) -> Telemetry:
     plan = read_plan(os.environ)
     if not plan.exporters:
         _log.debug("telemetry: off, because %s", plan.reason)
-        return Telemetry("off", plan.reason)
+        return _off(plan.reason)
     # Imports the SDK, 100 ms that a process without traces does not pay.
     from meshaware.telemetry.provider import install_provider, make_provider  # noqa: PLC0415
     from meshaware.telemetry.sampling import choose_sampling  # noqa: PLC0415
@@ -145,8 +206,15 @@ def _own(settings: MeshSettings | None, workload: Workload | None) -> Telemetry:
     if not install_provider(provider):
         return _find(settings, workload, None)
     telemetry = Telemetry("own", plan.reason, target=plan.target, tracer_provider=provider)
-    atexit.register(telemetry.leave)
     return _start(telemetry, formats=formats, sampling=str(sampling))
+
+
+def _off(reason: str) -> Telemetry:
+    """The one telemetry of a process that makes no spans; it may have metrics and logs."""
+    if _process.without_traces is None:
+        _process.without_traces = Telemetry("off", reason)
+    _process.without_traces.reason = reason
+    return _process.without_traces
 
 
 def _start(telemetry: Telemetry, *, formats: bool, sampling: str = "") -> Telemetry:

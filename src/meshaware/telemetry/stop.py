@@ -1,6 +1,6 @@
 """
-Where a process stops, and spans have to leave before: an application's lifespan, SIGTERM, the interpreter's
-exit.
+Where a process stops, and what was not sent yet has to leave before: an application's lifespan, SIGTERM, the
+interpreter's exit.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ def flush_at_sigterm(telemetry: Telemetry) -> None:
         raise SettingsError("sigterm=True cannot be used here: SIGTERM has a handler that was not set from Python")
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if not telemetry.stuck:
-            telemetry.flush()
+        telemetry.flush_what_moves()
         if callable(previous):
             previous(number, frame)
         elif previous is not signal.SIG_IGN:
