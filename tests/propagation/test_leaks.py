@@ -204,7 +204,8 @@ class Ledger:
     async def settle(self) -> None:
         """Wait for what outlives its request, and let go of what nobody finished."""
         while self.tasks:
-            await asyncio.gather(*self.tasks)
+            # Not gather(): it does not let the loop run where all are done already.
+            await asyncio.sleep(0)
         for future in self.futures:
             await asyncio.wrap_future(future)
         self.futures.clear()
@@ -454,8 +455,10 @@ async def ask(app: ASGIApp, brought: Brought, *, kind: str, own_task: bool) -> N
         if brought.midway is not None:
             await brought.midway
             task.cancel()
-        with contextlib.suppress(LookupError, asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
+        assert task.cancelled() == cancelled
+        if not cancelled:
+            assert isinstance(task.exception(), LookupError | None)
     else:
         with contextlib.suppress(LookupError):
             await app(scope, receive, send)
