@@ -8,7 +8,7 @@ import pytest
 
 from meshaware.budgets import Budget
 from meshaware.budgets.envoy_json import Message
-from meshaware.budgets.envoy_route import Clusters, read_virtual_host
+from meshaware.budgets.envoy_route import Clusters, HostReader
 from meshaware.budgets.route import VirtualHost
 from meshaware.errors import ConfigDumpError
 
@@ -22,13 +22,8 @@ def virtual_host(
     clusters: Clusters | None = None,
     connect_timeout: float | None = None,
 ) -> VirtualHost:
-    return read_virtual_host(
-        Message({"name": "inventory.shop.svc.cluster.local:8080", "domains": ["inventory"], **fields}, "host"),
-        "8080",
-        delay=delay,
-        clusters=clusters or {},
-        connect_timeout=connect_timeout,
-    )
+    message = Message({"name": "inventory.shop.svc.cluster.local:8080", "domains": ["inventory"], **fields}, "host")
+    return HostReader(clusters or {}, connect_timeout).read(message, "8080", delay)
 
 
 def budget(
