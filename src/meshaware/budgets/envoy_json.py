@@ -42,7 +42,9 @@ class Message:
 
     def key(self, *without: str) -> bytes:
         """What it says, some fields aside, as a key: equal only for equal JSON, the order of its fields included."""
-        fields = {name: value for name, value in self._fields.items() if name not in without} if without else self._fields
+        fields = (
+            {name: value for name, value in self._fields.items() if name not in without} if without else self._fields
+        )
         # Version 2 writes every text in full, whatever else refers to it.
         return marshal.dumps(fields, 2)
 

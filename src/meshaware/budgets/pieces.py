@@ -37,7 +37,7 @@ class Cursor:
         window: How many bytes, or characters, are looked at together.
     """
 
-    def __init__(self, data: bytes | str, *, window: int = _WINDOW) -> None:
+    def __init__(self, data: bytes | memoryview | str, *, window: int = _WINDOW) -> None:
         self._data = data
         self._chunks = _characters(data, window) if isinstance(data, str) else _decoded(data, window)
         self._text = ""
@@ -61,7 +61,7 @@ class Cursor:
                 value, end = _decode(self._text, self._position)
             except json.JSONDecodeError as error:
                 open_text = error.msg.startswith("Unterminated string")
-                if not open_text and error.pos < len(self._text) - _LONGEST_TOKEN or not self._more():
+                if (not open_text and error.pos < len(self._text) - _LONGEST_TOKEN) or not self._more():
                     cut = open_text or error.pos >= len(self._text.rstrip())
                     raise self._not_json(error.msg, error.pos, cut=cut) from error
             except (ValueError, RecursionError) as error:
@@ -154,7 +154,7 @@ class Cursor:
         return True
 
     def _not_json(self, message: str, position: int, *, cut: bool) -> ConfigDumpError:
-        whole = self._data if isinstance(self._data, str) else self._data.decode(errors="replace")
+        whole = self._data if isinstance(self._data, str) else bytes(self._data).decode(errors="replace")
         line = whole.count("\n", 0, self._passed + position) + 1
         if cut and self._begin.strip():
             return ConfigDumpError(f"config dump: is cut off after {len(self._data)} bytes, at line {line}")
@@ -166,7 +166,7 @@ def _characters(data: str, window: int) -> Iterator[str]:
         yield data[begin : begin + window]
 
 
-def _decoded(data: bytes, window: int) -> Iterator[str]:
+def _decoded(data: bytes | memoryview, window: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     view = memoryview(data)
     for begin in range(0, len(data), window):
