@@ -20,6 +20,8 @@ __all__ = ["Cursor"]
 _WINDOW = 1 << 18
 # A literal or an escape that is cut in two is complained about where it begins.
 _LONGEST_TOKEN = 16
+_LONGEST_CUT = len("e+")
+_NUMBERS = (int, float)
 _SHOWN = 60
 _space = re.compile(r"[ \t\n\r]*").match
 _comma = re.compile(r"[ \t\n\r]*,[ \t\n\r]*").match
@@ -44,7 +46,6 @@ class Cursor:
         self._position = 0
         self._passed = 0
         self._more()
-        self._begin = self._text[:_SHOWN]
 
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
@@ -67,8 +68,8 @@ class Cursor:
             except (ValueError, RecursionError) as error:
                 raise ConfigDumpError(f"config dump: is not JSON that Envoy writes: {str(error)[:200]}") from error
             else:
-                # A number may go on behind the window.
-                if end < len(self._text) or not self._more():
+                # A number may go on behind the window: of "1.5e+3", "1", "1.", "1.5e" and "1.5e+" may be in sight.
+                if end < len(self._text) - _LONGEST_CUT or type(value) not in _NUMBERS or not self._more():
                     self._position = end
                     return value
 
@@ -156,9 +157,9 @@ class Cursor:
     def _not_json(self, message: str, position: int, *, cut: bool) -> ConfigDumpError:
         whole = self._data if isinstance(self._data, str) else bytes(self._data).decode(errors="replace")
         line = whole.count("\n", 0, self._passed + position) + 1
-        if cut and self._begin.strip():
+        if cut and whole.strip():
             return ConfigDumpError(f"config dump: is cut off after {len(self._data)} bytes, at line {line}")
-        return ConfigDumpError(f"config dump: is not JSON: {message} at line {line}; begins {self._begin!r}")
+        return ConfigDumpError(f"config dump: is not JSON: {message} at line {line}; begins {whole[:_SHOWN]!r}")
 
 
 def _characters(data: str, window: int) -> Iterator[str]:
