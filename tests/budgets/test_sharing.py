@@ -87,6 +87,7 @@ def test_one_process_asks_at_a_time(share: Share, tmp_path: Path) -> None:
     after.release()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_lock_ends_with_its_process_and_not_with_a_fork(share: Share, tmp_path: Path) -> None:
     """A forked child lets go of its copy and leaves the parent's alone."""
     lock = share.lock()
