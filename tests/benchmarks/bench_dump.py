@@ -73,7 +73,9 @@ def memory_in_a_process(name: str, path: Path) -> int:
 def main() -> None:
     dump = large_dump()
     idle = [stall(lambda _: time.sleep(1), dump) * 1000 for _ in range(3)]
-    print(f"a config dump of {len(dump) / 1e6:.1f} MB; an idle thread stalls an event loop for up to {max(idle):.0f} ms")
+    print(
+        f"a config dump of {len(dump) / 1e6:.1f} MB; an idle thread stalls an event loop for up to {max(idle):.0f} ms"
+    )
     taken: dict[str, list[float]] = {name: [] for name in READERS}
     for _ in range(ROUNDS):
         for name, read in READERS.items():

@@ -61,10 +61,10 @@ def test_routes_come_and_go() -> None:
     difference = table(entry("a", 1)).diff(table(entry("b", 2)))
     assert [route.name for route in difference.added] == ["b"]
     assert [route.name for route in difference.removed] == ["a"]
-    assert str(difference) == "\n".join([
+    assert str(difference).splitlines() == [
         "- inventory a  Budget(timeout=1.0)  (sidecar)",
         "+ inventory b  Budget(timeout=2.0)  (sidecar)",
-    ])  # fmt: skip
+    ]
     assert difference.summary() == "1 added (inventory b); 1 removed (inventory a)"
     assert RouteTable.empty().diff(table(entry("a", 1))).summary() == "1 added (inventory a)"
     many = table(*(entry(f"r{number}", 1) for number in range(5)))

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any, cast
@@ -40,7 +41,7 @@ class Counter:
         return [unquote(path.removeprefix("/config_dump?resource=dynamic_")) for path in asked]
 
     @contextmanager
-    def serving(self) -> Iterator[Counter]:
+    def serving(self) -> Generator[Counter]:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -100,6 +101,10 @@ def timeouts(routes: RouteSource) -> dict[str, float | None]:
     return {route.host.removeprefix("host of "): route.budget.timeout for route in routes.current}
 
 
+def comes_to_know(routes: SidecarRoutes, name: str, seconds: float) -> bool:
+    return routes.refresh() and timeouts(routes)[name] == seconds
+
+
 def test_envoy_understands_each_question(counter: Counter, tmp_path: Path) -> None:
     """Masks, names with dots and colons, names that are too long for its patterns."""
     routes = SidecarRoutes(counter.url)
@@ -119,7 +124,7 @@ def test_envoy_understands_each_question(counter: Counter, tmp_path: Path) -> No
     before = routes.current
     for name, seconds in ((_LONG, 3.0), ("shop.svc:7070", 2.0)):
         change(tmp_path, name, f"{seconds:g}s")
-        until(lambda name=name, seconds=seconds: routes.refresh() and timeouts(routes)[name] == seconds)
+        until(partial(comes_to_know, routes, name, seconds))
     assert [each.what for each in before.diff(routes.current).changed] == [
         ("timeout: 1.0 -> 3.0",),
         ("timeout: 1.0 -> 2.0",),

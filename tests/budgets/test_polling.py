@@ -69,7 +69,9 @@ def test_the_first_time_all_is_asked_part_by_part(fake_admin: Any, one_host: Any
     assert timeouts(known) == {"80": 1.0, "inventory.shop.svc.cluster.local:8080": 2.0}
     quoted = r"inventory\.shop\.svc\.cluster\.local\:8080"
     assert fake_admin.queries() == [NAMES, f"{WHOLE}&name_regex=80", f"{WHOLE}&name_regex={quoted}"]
-    assert [names for names, _ in replies] == [(item,) for item in [("80", known.parts["80"].stamp), *replies[1].configs]]
+    assert [names for names, _ in replies] == [
+        (item,) for item in [("80", known.parts["80"].stamp), *replies[1].configs]
+    ]
     assert len(pauses) == 1
     assert 0 <= pauses[0] <= 0.25
 
@@ -232,7 +234,7 @@ def test_a_refresh_has_an_end(fake_admin: Any, one_host: Any) -> None:
     fake_admin.put("81", *big)
     size = len(fake_admin.answer("/config_dump?resource=dynamic_route_configs")[1])
     with pytest.raises(SidecarUnavailable, match=r"all replies together are too large") as raised:
-        _ = exhaust(fake_admin, LIMITS._replace(max_bytes=size // 2 + 100))
+        exhaust(fake_admin, LIMITS._replace(max_bytes=size // 2 + 100))
     assert raised.value.cause == "too_large"
 
 
@@ -244,8 +246,10 @@ def exhaust(admin: Any, limits: Limits) -> None:
         if isinstance(step, Ask):
             body = admin.answer(step.path)[1]
             came: Any = body[: step.max_bytes].ljust(step.max_bytes) if len(body) > step.max_bytes else body
-            step = steps.send(came) if len(body) <= step.max_bytes else steps.throw(
-                SidecarUnavailable("all replies together are too large", "too_large")
+            step = (
+                steps.send(came)
+                if len(body) <= step.max_bytes
+                else steps.throw(SidecarUnavailable("all replies together are too large", "too_large"))
             )
         else:
             step = steps.send(step.work() if isinstance(step, Do) else None)

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -135,7 +136,11 @@ def _directory(path: Path) -> None:
     path.mkdir(mode=0o700)
 
 
-@pytest.mark.parametrize("change", [_link, _hard_link, _pipe, _directory, lambda path: path.chmod(0o644)])
+def _readable(path: Path) -> None:
+    path.chmod(0o644)
+
+
+@pytest.mark.parametrize("change", [_link, _hard_link, _pipe, _directory, _readable])
 @pytest.mark.parametrize("suffix", [".data", ".lock"])
 def test_a_file_that_is_not_quite_ours_is_not_touched(
     share: Share, tmp_path: Path, suffix: str, change: Callable[[Path], None]
@@ -187,31 +192,31 @@ def test_a_directory_of_somebody_elses_is_not_used(share: Share, tmp_path: Path)
         share.version()
 
 
-def head(segments: object, clusters: object = None) -> bytes:
+def head(segments: Any, clusters: Any = None) -> bytes:
     text = json.dumps({"clusters": {} if clusters is None else clusters, "segments": segments}).encode()
     return b"meshaware routes 1 %010d\n" % len(text) + text
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"hello",
-        b"meshaware routes 1 9999999999\n",
-        b"meshaware routes 1 0000000002\n{}",
-        head(5),
-        head([], clusters=[]),
-        head([], clusters={"c": -1}),
-        head([], clusters={"c": "x"}),
-        head([{"size": 3, "configs": [["80", "t"]]}]),  # cut off
-        head([{"size": 1, "configs": [["80", "t"]]}]) + b"xx",  # too long
-        head([{"size": -1, "configs": []}]),
-        head([{"size": 1001, "configs": []}]) + b"x" * 1001,
-        head([{"size": 1e400, "configs": []}]),
-        head([{"size": 0, "configs": [["80"]]}]),
-        head([{"size": 0, "configs": 1}]),
-    ],
-)
+_NONSENSE: list[bytes] = [
+    b"",
+    b"hello",
+    b"meshaware routes 1 9999999999\n",
+    b"meshaware routes 1 0000000002\n{}",
+    head(5),
+    head([], clusters=[]),
+    head([], clusters={"c": -1}),
+    head([], clusters={"c": "x"}),
+    head([{"size": 3, "configs": [["80", "t"]]}]),  # cut off
+    head([{"size": 1, "configs": [["80", "t"]]}]) + b"xx",  # too long
+    head([{"size": -1, "configs": []}]),
+    head([{"size": 1001, "configs": []}]) + b"x" * 1001,
+    head([{"size": 1e400, "configs": []}]),
+    head([{"size": 0, "configs": [["80"]]}]),
+    head([{"size": 0, "configs": 1}]),
+]
+
+
+@pytest.mark.parametrize("content", _NONSENSE)
 def test_nonsense_is_no_data(share: Share, tmp_path: Path, content: bytes) -> None:
     """Whoever wrote it; it is replaced by the next who asks."""
     share.save([], {})
@@ -236,7 +241,9 @@ def test_any_note_is_read_as_an_attempt_or_as_none(share: Share, tmp_path: Path,
     assert attempt.confirmed >= 0
 
 
-@pytest.mark.parametrize("note", ['[1e400, 0, ""]', '[1, -1, ""]', '[NaN, 0, ""]', "[1, 2]", '["x", 1, ""]', "[" * 9999])
+@pytest.mark.parametrize(
+    "note", ['[1e400, 0, ""]', '[1, -1, ""]', '[NaN, 0, ""]', "[1, 2]", '["x", 1, ""]', "[" * 9999]
+)
 def test_a_note_that_says_no_times_is_none(share: Share, tmp_path: Path, note: str) -> None:
     """Times are finite, and not before the epoch."""
     lock = share.lock()

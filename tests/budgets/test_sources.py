@@ -270,10 +270,11 @@ def test_where_files_cannot_be_shared_each_process_asks(
     with caplog.at_level(logging.INFO, "meshaware.routes"):
         assert routes.refresh()
         assert routes.refresh()
-    assert [message for message in caplog.messages if "not shared" in message] == [
+    (line,) = [message for message in caplog.messages if "not shared" in message]
+    assert line == (
         f"what the sidecar says is not shared with other processes: {directory} belongs to another user, others may use"
         " it, or it is something else"
-    ]
+    )
     assert admin.queries() == [*_FIRST, _MOVED]
     assert list(directory.iterdir()) == []
 

@@ -45,29 +45,33 @@ class Message:
         fields = (
             {name: value for name, value in self._fields.items() if name not in without} if without else self._fields
         )
-        # Version 2 writes every text in full, whatever else refers to it.
-        return marshal.dumps(fields, 2)
+        try:
+            # Version 2 writes every text in full, whatever else refers to it.
+            return marshal.dumps(fields, 2)
+        except ValueError as error:
+            raise ConfigDumpError(f"{self.path}: is nested too deeply") from error
 
-    def take(self, name: str) -> Any:
-        """A field as it is, None if it is not there; it is gone then."""
-        value = self._fields.pop(name, None)
-        if value is None and "_" in name:
-            value = self._fields.pop(_camel(name), None)
-        return value
+    def take_names(self) -> tuple[str, Message | None, bool, str]:
+        """
+        Take out what a route is called and what says nothing about time: name, metadata, cluster and decorator.
 
-    def take_text(self, name: str) -> str:
-        """A text; it is gone then."""
-        value = self.take(name)
-        if type(value) is str:
-            return value
-        if value is not None:
-            raise self._error(name, value, "text")
-        return ""
-
-    def take_message(self, name: str) -> Message | None:
-        """A message, or None; it is gone then."""
-        value = self.take(name)
-        return None if value is None else Message(value, f".{name}", self)
+        Returns:
+            The name, the metadata, whether there is a `route`, and the cluster in it.
+        """
+        fields = self._fields
+        fields.pop("decorator", None)
+        name, metadata, sent = fields.pop("name", None), fields.pop("metadata", None), fields.get("route")
+        cluster: Any = cast("dict[str, Any]", sent).pop("cluster", None) if type(sent) is dict else None
+        if name is not None and type(name) is not str:
+            raise self._error("name", name, "text")
+        if cluster is not None and type(cluster) is not str:
+            raise self._error("route.cluster", cluster, "text")
+        return (
+            name or "",
+            None if metadata is None else Message(metadata, ".metadata", self),
+            sent is not None,
+            cluster or "",
+        )
 
     def raw(self, name: str) -> Any:
         """A field as it is, None if it is not there; `name` is in snake case."""

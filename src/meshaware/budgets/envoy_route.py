@@ -29,6 +29,7 @@ _DEFAULT_RATE_LIMITED_BACKOFF = 300.0
 _FAULT = "envoy.filters.http.fault"
 _CODES = "retriable-status-codes"
 _PLAIN = ("name", "domains", "routes", "include_request_attempt_count")
+_REMEMBERED = 4096
 _VIRTUAL_SERVICE = "/virtual-service/"
 _NAMESPACES = "/namespaces/"
 
@@ -70,9 +71,9 @@ class HostReader:
 
     def __init__(self, clusters: Clusters, connect_timeout: float | None) -> None:
         self._clusters, self._connect_timeout = clusters, connect_timeout
-        self._terms: dict[object, _Terms] = {}
-        self._owners: dict[bytes, str] = {}
-        self._connecting: dict[tuple[int, float], Budget] = {}
+        self._terms: dict[bytes, _Terms] = {}
+        self._owners: dict[bytes, tuple[str, str]] = {}
+        self._connecting: dict[tuple[Budget, float], Budget] = {}
         self.timed: set[str] = set()
 
     def read(self, message: Message, config: str, delay: float) -> VirtualHost:
@@ -89,7 +90,7 @@ class HostReader:
         """
         name = message.text("name")
         if message.only(*_PLAIN):
-            above = _Above(name, config, delay)
+            above = _Above(name, config, delay, key=str(delay).encode())
         else:
             above = _Above(
                 name,
@@ -99,7 +100,8 @@ class HostReader:
                 _hedges(message.message("hedge_policy")),
                 message.key("name", "domains", "routes"),
             )
-        entries = tuple([self._entry(route, above) for route in message.messages("routes")])
+        origin = f"sidecar: route configuration {config}"
+        entries = tuple([self._entry(route, above, origin) for route in message.messages("routes")])
         if message.text("require_tls") not in ("", "NONE"):
             entries = (_answer(name, above, "redirect", ""),)
         elif message.raw("matcher") is not None:
@@ -107,43 +109,50 @@ class HostReader:
             entries = (_answer(name, above, "route", "it chooses by a tree of matchers, which is not evaluated"),)
         return VirtualHost(name, message.texts("domains"), entries)
 
-    def _entry(self, message: Message, above: _Above) -> Entry:
-        metadata, sent = message.take_message("metadata"), message.message("route")
-        owner = "" if metadata is None else self._owner(metadata)
-        name = message.take_text("name") or owner or above.host
-        cluster = "" if sent is None else sent.take_text("cluster")
-        message.take("decorator")
-        key = message.key(), above.delay, above.key
+    def _entry(self, message: Message, above: _Above, origin: str) -> Entry:
+        # What differs between routes that say the same is taken out, and what is left is what they are known by.
+        name, metadata, sent, cluster = message.take_names()
+        owner = ""
+        if metadata is not None:
+            owner, origin = self._owner(metadata, origin)
+        key = message.key() + above.key
         terms = self._terms.get(key)
         if terms is None:
-            terms = self._terms[key] = _read_terms(message, above)
+            terms = self._read(message, above, key)
         budget = terms.budget
-        if terms.timed:
-            self.timed.update(filter(None, (cluster, *terms.further)))
-        if terms.sends:
-            budget = self._connect(budget, (cluster, *terms.further))
-        origin = f"sidecar: VirtualService {owner}" if owner else f"sidecar: route configuration {above.config}"
-        return Entry(terms.match, Route(name, budget, origin, above.host, terms.action))
+        if sent and (terms.timed or self._clusters or self._connect_timeout is not None):
+            budget = self._connect(terms, (cluster, *terms.further))
+        return Entry(terms.match, Route(name or owner or above.host, budget, origin, above.host, terms.action))
 
-    def _owner(self, metadata: Message) -> str:
+    def _read(self, message: Message, above: _Above, key: bytes) -> _Terms:
+        if len(self._terms) >= _REMEMBERED:
+            self._terms.clear()
+        terms = self._terms[key] = _read_terms(message, above)
+        return terms
+
+    def _owner(self, metadata: Message, origin: str) -> tuple[str, str]:
+        """The VirtualService that istiod made a route from, and what it says of its origin then."""
         key = metadata.key()
         owner = self._owners.get(key)
         if owner is None:
-            owner = self._owners[key] = _owner(metadata)
-        return owner
+            if len(self._owners) >= _REMEMBERED:
+                self._owners.clear()
+            found = _owner(metadata)
+            owner = self._owners[key] = found, f"sidecar: VirtualService {found}"
+        return owner if owner[0] else ("", origin)
 
-    def _connect(self, budget: Budget, names: Iterable[str]) -> Budget:
-        clusters = self._clusters
-        if not clusters and self._connect_timeout is None:
-            return budget
-        known = [clusters[name] for name in names if name in clusters]
+    def _connect(self, terms: _Terms, names: Iterable[str]) -> Budget:
+        if not terms.sends:
+            return terms.budget
+        if terms.timed:
+            self.timed.update(filter(None, names))
+        known = [self._clusters[name] for name in names if name in self._clusters]
         seconds = max(known) if known else self._connect_timeout
         if seconds is None:
-            return budget
-        key = id(budget), seconds
-        made = self._connecting.get(key)
+            return terms.budget
+        made = self._connecting.get((terms.budget, seconds))
         if made is None:
-            made = self._connecting[key] = replace(budget, connect_timeout=seconds)
+            made = self._connecting[terms.budget, seconds] = replace(terms.budget, connect_timeout=seconds)
         return made
 
 
