@@ -10,12 +10,7 @@ from meshaware.propagation.fitness import fit
 from meshaware.propagation.names import SETS
 from meshaware.propagation.parent import Parent, read_parent
 
-LONG, SHORT, SPAN, OTHER = (
-    "463ac35c9f6413ad48485a3953bb6124",
-    "48485a3953bb6124",
-    "a2fb4a1d1a96d312",
-    "0020000000000001",
-)
+LONG, SHORT, SPAN, OTHER = "463ac35c9f6413ad48485a3953bb6124", "48485a3953bb6124", "a2fb4a1d1a96d312", "0020000000000001"
 TRACE_ID, SHORT_ID, SPAN_ID = int(LONG, 16), int(SHORT, 16), int(SPAN, 16)
 IDS = {"x-b3-traceid": LONG, "x-b3-spanid": SPAN}
 
@@ -77,9 +72,7 @@ def test_a_decision_is_yes_no_or_left_to_the_receiver() -> None:
 
 
 TRACE_NAMES = sorted(name.decode() for name in SETS["w3c"] | SETS["b3"])
-PIECES = st.lists(
-    st.sampled_from([LONG, SHORT, SPAN, "0", "1", "d", "00", "true", "a=1", "-", ",", "=", " "]), max_size=6
-)
+PIECES = st.lists(st.sampled_from([LONG, SHORT, SPAN, "0", "1", "d", "00", "true", "a=1", "-", ",", "=", " "]), max_size=6)
 
 
 @given(st.dictionaries(st.sampled_from(TRACE_NAMES), PIECES.map("-".join) | PIECES.map("".join)))

@@ -124,7 +124,9 @@ def test_each_span_of_a_request_tells_of_itself(provider: TracerProvider) -> Non
     ("came", "decision"),
     [({"b3": INBOUND["b3"]}, "d"), ({**INBOUND, "b3": INBOUND["b3"].replace("-d", "-0"), "x-b3-flags": "1"}, "1")],
 )
-def test_a_trace_that_is_being_debugged_stays_so(provider: TracerProvider, came: dict[str, str], decision: str) -> None:
+def test_a_trace_that_is_being_debugged_stays_so(
+    provider: TracerProvider, came: dict[str, str], decision: str
+) -> None:
     """B3's debug goes on with a span of the trace that came, and with no other."""
     with bind_headers(came):
         with trace.use_span(remote(INBOUND)), provider.get_tracer("test").start_as_current_span("child"):
@@ -192,9 +194,7 @@ def test_what_an_instrumented_client_wrote_stays_and_the_rest_agrees(
         sent = attach(mine)
         named = {name.decode().lower(): value.decode() for name, value in sent}
         assert len(named) == len(sent)
-        assert {name.encode(): value.encode() for name, value in named.items()}.items() >= injected(
-            *FORMATS[:2]
-        ).items()
+        assert {name.encode(): value.encode() for name, value in named.items()}.items() >= injected(*FORMATS[:2]).items()
     assert len(ids(named)) == 1
     assert not {"b3", "tracestate", "x-b3-parentspanid"} & set(named)
 

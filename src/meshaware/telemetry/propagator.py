@@ -81,12 +81,7 @@ class MeshPropagator(TraceFormat):
                 setter.set(carrier, name.decode(), value.decode("latin-1"))
 
     def _inject_trace(
-        self,
-        carrier: Any,
-        came: Mapping[bytes, bytes],
-        present: Mapping[bytes, bytes],
-        context: Context | None,
-        setter: Any,
+        self, carrier: Any, came: Mapping[bytes, bytes], present: Mapping[bytes, bytes], context: Context | None, setter: Any
     ) -> None:
         cargo = load({name: value for name, value in came.items() if name in _TRACE}, one=self._one)
         live = live_trace_headers(came, context)
