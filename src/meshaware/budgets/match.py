@@ -8,13 +8,12 @@ is None, and every route that the request might then take stays in play.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from operator import methodcaller
 from typing import NamedTuple
 
 from meshaware.budgets.automaton import Pattern
 from meshaware.budgets.re2 import Unsupported
-from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, RouteMatch, TextMatch
+from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, TextMatch
 
 __all__ = ["Compiled", "Headers", "Request", "compile_entries", "taken"]
 
@@ -112,16 +111,6 @@ def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | l
 
 def _compile(entry: Entry, *, ignore_parameters: bool) -> Compiled:
     match = entry.match
-    path, condition, why = _tests(match, ignore_parameters)
-    return Compiled(path, condition, entry.route, match.port, why)
-
-
-# Most routes of a mesh are taken under one of a few conditions.
-@lru_cache(maxsize=1024)
-def _tests(
-    match: RouteMatch,
-    ignore_parameters: bool,  # noqa: FBT001 (a cache is asked by position)
-) -> tuple[Callable[[str], Verdict] | None, Condition | None, str]:
     why = [match.doubt] if match.doubt else []
     path = _path(match.path, why)
     if ignore_parameters and path is not None:
@@ -130,7 +119,7 @@ def _tests(
     conditions.extend(_query(query, why) for query in match.query)
     if match.doubt:
         conditions.append(_unknown)
-    return path, _together(conditions), "; ".join(why)
+    return Compiled(path, _together(conditions), entry.route, match.port, "; ".join(why))
 
 
 def _together(conditions: list[Condition]) -> Condition | None:
