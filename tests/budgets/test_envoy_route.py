@@ -262,13 +262,15 @@ _SENT = st.fixed_dictionaries(
         "hedge_policy": st.just({"hedge_on_per_try_timeout": True}),
     },
 )
-_ANSWERS = st.sampled_from([{"redirect": {}}, {"direct_response": {"status": 200}}, {}])
+_ANSWERS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"redirect": {}}, {"direct_response": {"status": 200}}, {}]
+)
 _OWNERS = st.sampled_from(["a", "b"]).map(
     lambda name: {
         "filter_metadata": {"istio": {"config": f"/apis/x/namespaces/shop/virtual-service/{name}"}, "other": {}}
     }
 )
-_ROUTES = st.fixed_dictionaries(
+_ROUTES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"match": _MATCHES},
     optional={
         "name": st.sampled_from(["one", "two"]),
@@ -277,23 +279,19 @@ _ROUTES = st.fixed_dictionaries(
         "typed_per_filter_config": st.just(fault("2s")["typed_per_filter_config"]),
     },
 )
-_HOSTS = st.fixed_dictionaries(
-    {
-        "name": st.sampled_from(["h1", "h2"]),
-        "domains": st.just(["*"]),
-        "routes": st.lists(
-            st.tuples(_ROUTES, st.one_of(_SENT.map(lambda sent: {"route": sent}), _ANSWERS)).map(
-                lambda parts: {**parts[0], **parts[1]}
-            ),
-            max_size=4,
-        ),
-    },
-    optional={
-        "retry_policy": st.just({"retry_on": "reset", "num_retries": 3}),
-        "typed_per_filter_config": st.just(fault("3s")["typed_per_filter_config"]),
-        "hedge_policy": st.just({"hedge_on_per_try_timeout": True}),
-    },
-)
+_SENDS: st.SearchStrategy[dict[str, Any]] = _SENT.map(lambda sent: {"route": sent})
+_WHOLE: st.SearchStrategy[dict[str, Any]] = st.tuples(_ROUTES, _SENDS | _ANSWERS).map(lambda both: both[0] | both[1])
+_NAMED: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.sampled_from(["h1", "h2"]),
+    "domains": st.just(["*"]),
+    "routes": st.lists(_WHOLE, max_size=4),
+}
+_ABOVE: dict[str, st.SearchStrategy[Any]] = {
+    "retry_policy": st.just({"retry_on": "reset", "num_retries": 3}),
+    "typed_per_filter_config": st.just(fault("3s")["typed_per_filter_config"]),
+    "hedge_policy": st.just({"hedge_on_per_try_timeout": True}),
+}
+_HOSTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(_NAMED, optional=_ABOVE)
 
 
 @given(
