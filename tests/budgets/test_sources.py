@@ -389,7 +389,7 @@ def test_a_lock_that_nobody_lets_go_of_does_not_stop_the_others_for_ever(
     from meshaware.budgets import sources
     from meshaware.budgets.sharing import Attempt, Share
 
-    monkeypatch.setattr(sources, "_REFRESH", 0.1)
+    monkeypatch.setattr(sources, "_REFRESH", 2.0)
     routes = SidecarRoutes(admin.url)
     routes.refresh()
     stuck = Share(admin.url, max_bytes=1)
