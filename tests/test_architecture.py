@@ -22,7 +22,7 @@ STOREYS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 # The one sideways door: live routes are read through the only socket to the proxy.
-SIDEWAYS = {("budgets/sources.py", "sidecar")}
+SIDEWAYS = {("budgets/driving.py", "sidecar")}
 
 ONLY_IN = {
     "httpx": ("client/httpx.py", "mesh.py"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+import tempfile
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import anyio
+import anyio.to_thread
 import pytest
 from fastapi import FastAPI, Request
 
@@ -128,3 +133,84 @@ async def test_the_mesh_s_own_timeout_arrives_before_ours(orders: LocalService) 
     assert response.status_code == 504
     assert told.reply is not None
     assert (told.reply.by, told.reply.reason) == ("sidecar", "upstream request timeout")
+
+
+CHANGING = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: inventory}
+spec:
+  hosts: [inventory]
+  http: [{name: all, timeout: TIMEOUT, route: [{destination: {host: inventory}}]}]
+"""
+
+
+class Changing(NamedTuple):
+    """A mesh whose timeout is changed while a member runs."""
+
+    local: LocalMesh
+    orders: LocalService
+
+    def mesh(self) -> tuple[Mesh, SidecarRoutes]:
+        """A member's mesh, which looks at its sidecar every 100 ms."""
+        routes = SidecarRoutes(self.orders.sidecar.admin_url, interval=0.1)
+        return Mesh(self.orders.settings(), routes=routes), routes
+
+    def change(self) -> None:
+        self.local.apply(CHANGING.replace("TIMEOUT", "3s"))
+
+
+@pytest.fixture(name="changing")
+def _changing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Changing]:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with LocalMesh(CHANGING.replace("TIMEOUT", "500ms")) as local:
+        local.serve("inventory", inventory("v1"))
+        yield Changing(local, local.add("orders", app=False))
+
+
+@pytest.mark.anyio
+async def test_a_changed_timeout_reaches_the_next_call(changing: Changing) -> None:
+    """Without a restart: the mesh's lifespan looks at the sidecar again and again."""
+    mesh, routes = changing.mesh()
+    client = mesh.async_client(base_url="http://inventory:8080")
+    async with mesh.lifespan(), client:
+        with anyio.fail_after(10):
+            while not routes.live:
+                await anyio.sleep(0.01)
+        before = routes.current
+        response = await client.get("/slow")
+        assert (response.status_code, report(response).total) == (504, 0.75)
+        await anyio.to_thread.run_sync(changing.change)
+        with anyio.fail_after(10):
+            while routes.current is before:
+                await anyio.sleep(0.01)
+        response = await client.get("/slow")
+        assert (response.status_code, report(response).total) == (200, 3.25)
+    assert [each.what for each in before.diff(routes.current).changed] == [("timeout: 0.5 -> 3.0",)]
+    told: Any = mesh.readiness()[1]["routes"]
+    assert 0 <= told["age_s"] < 10
+
+
+def test_a_changed_timeout_reaches_the_next_call_of_a_worker(changing: Changing) -> None:
+    """A synchronous one, by a daemon thread that its block starts and ends."""
+    mesh, routes = changing.mesh()
+    threads = threading.active_count()
+    with mesh.client(base_url="http://inventory:8080") as client, mesh.sync_lifespan():
+        mesh.gate.wait()
+        wait_until(lambda: routes.live)
+        before = routes.current
+        response = client.get("/slow")
+        assert (response.status_code, report(response).total) == (504, 0.75)
+        changing.change()
+        wait_until(lambda: routes.current is not before)
+        response = client.get("/slow")
+        assert (response.status_code, report(response).total) == (200, 3.25)
+        assert mesh.workload.origins["mesh_id"].startswith("sidecar")
+    assert threading.active_count() == threads
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)

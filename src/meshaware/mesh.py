@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Unpack
 
 import anyio
@@ -15,12 +15,12 @@ from meshaware.asgi.install import Application, around_lifespan, around_stack, h
 from meshaware.asgi.middleware import MeshMiddleware
 from meshaware.asgi.types import ASGIApp
 from meshaware.budgets import RouteSource, RouteTable
-from meshaware.budgets.sources import SidecarRoutes
+from meshaware.budgets.sources import INTERVAL, SidecarRoutes
 from meshaware.client.build import async_close_connections, close_connections, declared_routes
 from meshaware.client.httpx import create_async_client, create_client
 from meshaware.settings import MeshSettings, Workload
 from meshaware.sidecar.readiness import ReadinessGate
-from meshaware.sidecar.workload import async_load_workload
+from meshaware.sidecar.workload import async_load_workload, load_workload
 
 if TYPE_CHECKING:
     import httpx
@@ -62,7 +62,12 @@ class Mesh:
         admin = self.gate.flavour.admin_url if self.settings.admin_url is None else self.settings.admin_url
         if not live or admin is None or not self.gate.flavour.has_routes:
             return declared
-        return SidecarRoutes(admin, fallback=declared)
+        return SidecarRoutes(
+            admin,
+            fallback=declared,
+            namespace=self.workload.namespace,
+            cluster_domain=self.settings.cluster_domain,
+        )
 
     def install(self, app: Application, *, telemetry: bool = True) -> None:
         """
@@ -123,9 +128,44 @@ class Mesh:
             await self.gate.async_wait(math.inf, fatal=False)
         if self.gate.flavour.admin_url is None:
             return
+        workload = await async_load_workload(self.settings)
         if isinstance(self.routes, SidecarRoutes):
-            await self.routes.async_refresh()
-        self.workload = await async_load_workload(self.settings)
+            # What a short name means depends on the namespace, and the sidecar knows it for sure.
+            self.routes.namespace = self.routes.namespace or workload.namespace
+            await self.routes.async_refresh(max_age=INTERVAL)
+        self.workload = workload
+        if isinstance(self.routes, SidecarRoutes):
+            await self.routes.async_follow()
+
+    @contextmanager
+    def sync_lifespan(self) -> Generator[None]:
+        """
+        Hold the mesh open for a synchronous worker: as `lifespan`, with a daemon thread in the place of tasks.
+
+        It yields at once, so code that must not run before the sidecar is up calls `mesh.gate.wait()`. A process that
+        is forked inside has a thread of its own.
+        """
+        routes = self.routes if isinstance(self.routes, SidecarRoutes) else None
+        if routes is not None:
+            routes.start(after=self._wait_and_load)
+        try:
+            yield
+        finally:
+            if routes is not None:
+                routes.stop()
+            for client in self._clients:
+                close_connections(client)
+
+    def _wait_and_load(self) -> bool:
+        if not self.gate.wait(fatal=False):
+            self.gate.wait(math.inf, fatal=False)
+        if self.gate.flavour.admin_url is None:
+            return False
+        workload = load_workload(self.settings)
+        if isinstance(self.routes, SidecarRoutes):
+            self.routes.namespace = self.routes.namespace or workload.namespace
+        self.workload = workload
+        return True
 
     async def aclose(self) -> None:
         """Close the connections of every client made by `client` and `async_client`; the clients stay usable."""
@@ -140,7 +180,8 @@ class Mesh:
         table = self.routes if isinstance(self.routes, RouteTable) else self.routes.current
         routes: dict[str, object] = {"count": len(table)}
         if isinstance(self.routes, SidecarRoutes):
-            routes["live"] = self.routes.live
+            age = self.routes.age
+            routes |= {"live": self.routes.live, "age_s": None if age is None else round(age, 1)}
         return self.gate.is_open, {"mesh": state.flavour, "gate": state.describe(), "routes": routes}
 
     def async_client(self, **arguments: Unpack[AsyncClientArguments]) -> httpx.AsyncClient:

@@ -6,11 +6,20 @@ import argparse
 import os
 import platform
 
-from tests.benchmarks import bench_client, bench_fastapi, bench_imports, bench_logs, bench_middleware, bench_telemetry
+from tests.benchmarks import (
+    bench_client,
+    bench_dump,
+    bench_fastapi,
+    bench_imports,
+    bench_logs,
+    bench_middleware,
+    bench_telemetry,
+)
 
 BENCHMARKS = {
     "middleware": bench_middleware.main,
     "client": bench_client.main,
+    "dump": bench_dump.main,
     "imports": bench_imports.main,
     "fastapi": bench_fastapi.main,
     "logs": bench_logs.main,

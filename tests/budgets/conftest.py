@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import subprocess
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from textwrap import dedent
 from typing import IO, Any, cast
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -195,3 +200,189 @@ def start_envoy(tmp_path: Path) -> Iterator[Callable[..., RunningEnvoy]]:
     yield start
     for envoy in running:
         envoy.stop()
+
+
+class FakeAdmin:
+    """An admin port that answers questions about routes and clusters as Envoy does, and counts them."""
+
+    def __init__(self) -> None:
+        self.configs: dict[str, tuple[dict[str, Any], str]] = {}
+        self.clusters: dict[str, str | None] = {}
+        self.asked: list[str] = []
+        self.fail: tuple[int, bytes] | None = None
+        self._clock = 0
+        self._server: ThreadingHTTPServer | None = None
+
+    def put(self, name: str, *hosts: Mapping[str, Any]) -> None:
+        """Give a route configuration, as istiod does: what moves gets a new stamp."""
+        self._clock += 1
+        stamp = f"2026-01-01T00:00:{self._clock // 1000:02}.{self._clock % 1000:03}Z"
+        self.configs[name] = ({"name": name, "virtual_hosts": list(hosts), "ignore_port_in_host_matching": True}, stamp)
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        self.asked.append(path)
+        if self.fail is not None:
+            return self.fail
+        query = {key: values[0] for key, values in parse_qs(urlsplit(path).query).items()}
+        wanted = re.compile(query.get("name_regex", r"\C*").replace(r"\C", "."))
+        mask = query.get("mask", "").split(",") if "mask" in query else None
+        if query["resource"] == "dynamic_active_clusters":
+            elements = [
+                {"cluster": {"name": name, **({} if seconds is None else {"connect_timeout": seconds})}}
+                for name, seconds in self.clusters.items()
+                if wanted.fullmatch(name)
+            ]
+        else:
+            elements = [
+                _masked(config, stamp, mask) for name, (config, stamp) in self.configs.items() if wanted.fullmatch(name)
+            ]
+        return 200, json.dumps({"configs": elements} if elements else {}, indent=1).encode()
+
+    def queries(self) -> list[str]:
+        """What was asked since the last time, without what is the same in all of it."""
+        asked, self.asked[:] = list(self.asked), []
+        return [unquote(path.removeprefix("/config_dump?resource=").replace("dynamic_", "")) for path in asked]
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @contextmanager
+    def serving(self) -> Generator[None]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = outer.answer(self.path)
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as in the standard library)
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as self._server:
+            thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            try:
+                yield
+            finally:
+                self._server.shutdown()
+                thread.join(_PATIENCE)
+
+
+def _masked(config: Mapping[str, Any], stamp: str, mask: Sequence[str] | None) -> dict[str, Any]:
+    if mask is None:
+        return {"version_info": "1", "route_config": config, "last_updated": stamp}
+    element: dict[str, Any] = {}
+    if "last_updated" in mask:
+        element["last_updated"] = stamp
+    if "route_config.name" in mask:
+        element["route_config"] = {"name": config["name"]}
+    return element
+
+
+@pytest.fixture
+def fake_admin() -> FakeAdmin:
+    """An admin port without a socket; `with fake_admin.serving():` gives it one."""
+    return FakeAdmin()
+
+
+@pytest.fixture
+def one_host() -> Callable[..., dict[str, Any]]:
+    """A virtual host with one route."""
+
+    def one_host(name: str = "inventory", timeout: str = "2s", **route: Any) -> dict[str, Any]:
+        sent = {"cluster": f"outbound|8080||{name}", "timeout": timeout, **route}
+        domains = ["*"] if name == "*" else [name]
+        return {"name": f"{name}:8080", "domains": domains, "routes": [{"match": {"prefix": "/"}, "route": sent}]}
+
+    return one_host
+
+
+@pytest.fixture
+def private_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for temporary files that nobody else uses."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+_ADMIN_TYPES = "type.googleapis.com/envoy.admin.v3.RoutesConfigDump"
+_RETRIES = {
+    "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
+    "num_retries": 2,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+            },
+        }
+    ],
+    "host_selection_retry_max_attempts": "5",
+}
+
+
+def large_dump(hosts: int = 10_000, ports: int = 10) -> bytes:
+    """
+    What Envoy answers in a large mesh: 22 MB for 10,000 hosts and 18,000 routes.
+
+    Every fifth host has a VirtualService of five rules.
+    """
+    configs: list[dict[str, Any]] = []
+    for port in range(8000, 8000 + ports):
+        virtual_hosts: list[dict[str, Any]] = []
+        for number in range(hosts // ports):
+            service, namespace = f"service-{port}-{number:04}", f"team-{number % 97:02}"
+            host = f"{service}.{namespace}.svc.cluster.local"
+            rules = range(5) if number % 5 == 0 else range(-1, 0)
+            virtual_hosts.append({
+                "name": f"{host}:{port}",
+                "domains": [host, f"{host}.", f"{service}.{namespace}.svc", f"{service}.{namespace}", f"10.0.{number}"],
+                "routes": [_large_route(service, namespace, port, rule) for rule in rules],
+                "include_request_attempt_count": True,
+            })  # fmt: skip
+        config = {
+            "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            "name": str(port),
+            "virtual_hosts": virtual_hosts,
+            "validate_clusters": False,
+            "max_direct_response_body_size_bytes": 1048576,
+            "ignore_port_in_host_matching": True,
+        }
+        stamp = "2026-11-25T17:35:40.749Z"
+        configs.append({"@type": f"{_ADMIN_TYPES}.DynamicRouteConfig", "route_config": config, "last_updated": stamp})
+    return json.dumps({"configs": configs}, indent=1).encode()
+
+
+def _large_route(service: str, namespace: str, port: int, rule: int) -> dict[str, Any]:
+    host = f"{service}.{namespace}.svc.cluster.local"
+    timeout = f"{rule + 1}s"
+    sent = {
+        "cluster": f"outbound|{port}||{host}",
+        "timeout": timeout,
+        "retry_policy": {**_RETRIES, **({"per_try_timeout": "0.500s"} if rule == 3 else {})},
+        "max_grpc_timeout": timeout,
+    }
+    operation = {"operation": f"{host}:{port}/*"}
+    if rule < 0:
+        return {"name": "default", "match": {"prefix": "/"}, "route": sent, "decorator": operation}
+    match: dict[str, Any] = {"prefix": f"/v{rule}" if rule < 4 else "/", "case_sensitive": True}
+    if rule % 2:
+        match["headers"] = [{"name": "x-user-type", "string_match": {"exact": "premium"}}]
+    origin = f"/apis/networking.istio.io/v1/namespaces/{namespace}/virtual-service/{service}"
+    return {
+        "name": f"{service}-{rule}",
+        "match": match,
+        "route": sent,
+        "metadata": {"filter_metadata": {"istio": {"config": origin}}},
+        "decorator": operation,
+    }
+
+
+@pytest.fixture(scope="session", name="large_dump")
+def _large_dump() -> bytes:
+    """A dump of 22 MB."""
+    return large_dump()

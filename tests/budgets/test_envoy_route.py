@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshaware.budgets import Budget
 from meshaware.budgets.envoy_json import Message
-from meshaware.budgets.envoy_route import Clusters, read_virtual_host
+from meshaware.budgets.envoy_route import Clusters, HostReader
 from meshaware.budgets.route import VirtualHost
 from meshaware.errors import ConfigDumpError
 
@@ -22,13 +25,8 @@ def virtual_host(
     clusters: Clusters | None = None,
     connect_timeout: float | None = None,
 ) -> VirtualHost:
-    return read_virtual_host(
-        Message({"name": "inventory.shop.svc.cluster.local:8080", "domains": ["inventory"], **fields}, "host"),
-        "8080",
-        delay=delay,
-        clusters=clusters or {},
-        connect_timeout=connect_timeout,
-    )
+    message = Message({"name": "inventory.shop.svc.cluster.local:8080", "domains": ["inventory"], **fields}, "host")
+    return HostReader(clusters or {}, connect_timeout).read(message, "8080", delay)
 
 
 def budget(
@@ -252,3 +250,81 @@ def test_a_tree_of_matchers_is_not_evaluated() -> None:
     (entry,) = virtual_host({"matcher": {"matcher_tree": {}}}).entries
     assert entry.route.budget == Budget()
     assert "a tree of matchers" in entry.match.doubt
+
+
+_MATCHES = st.sampled_from([{"prefix": "/"}, {"path": "/x"}, {"prefix": "/", "headers": [{"name": "a"}]}])
+_SENT = st.fixed_dictionaries(
+    {"timeout": st.sampled_from(["0s", "1s", "2s"])},
+    optional={
+        "cluster": st.sampled_from(["c1", "c2", "c3"]),
+        "retry_policy": st.sampled_from([{"retry_on": "5xx", "per_try_timeout": "1s"}, {"retry_on": "5xx"}]),
+        "weighted_clusters": st.just({"clusters": [{"name": "c1", **fault("1s")}, {"name": "c3"}]}),
+        "hedge_policy": st.just({"hedge_on_per_try_timeout": True}),
+    },
+)
+_ANSWERS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"redirect": {}}, {"direct_response": {"status": 200}}, {}]
+)
+_OWNERS = st.sampled_from(["a", "b"]).map(
+    lambda name: {
+        "filter_metadata": {"istio": {"config": f"/apis/x/namespaces/shop/virtual-service/{name}"}, "other": {}}
+    }
+)
+_ROUTES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"match": _MATCHES},
+    optional={
+        "name": st.sampled_from(["one", "two"]),
+        "metadata": _OWNERS,
+        "decorator": st.just({"operation": "x"}),
+        "typed_per_filter_config": st.just(fault("2s")["typed_per_filter_config"]),
+    },
+)
+_SENDS: st.SearchStrategy[dict[str, Any]] = _SENT.map(lambda sent: {"route": sent})
+_WHOLE: st.SearchStrategy[dict[str, Any]] = st.tuples(_ROUTES, _SENDS | _ANSWERS).map(lambda both: both[0] | both[1])
+_NAMED: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.sampled_from(["h1", "h2"]),
+    "domains": st.just(["*"]),
+    "routes": st.lists(_WHOLE, max_size=4),
+}
+_ABOVE: dict[str, st.SearchStrategy[Any]] = {
+    "retry_policy": st.just({"retry_on": "reset", "num_retries": 3}),
+    "typed_per_filter_config": st.just(fault("3s")["typed_per_filter_config"]),
+    "hedge_policy": st.just({"hedge_on_per_try_timeout": True}),
+}
+_HOSTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(_NAMED, optional=_ABOVE)
+
+
+@given(
+    st.lists(_HOSTS, max_size=6),
+    st.sampled_from([0.0, 4.0]),
+    st.sampled_from([{}, {"c1": 1.0}, {"c1": 1.0, "c3": 3.0}]),
+    st.sampled_from([None, 9.0]),
+)
+def test_what_was_read_before_makes_no_difference(
+    hosts: list[dict[str, Any]], delay: float, clusters: Clusters, connect_timeout: float | None
+) -> None:
+    """Whatever is remembered, each host says what it says alone."""
+    together, apart = HostReader(clusters, connect_timeout), set[str]()
+    for host in hosts:
+        text = json.dumps(host)
+        alone = HostReader(clusters, connect_timeout)
+        read = together.read(Message(json.loads(text), "host"), "8080", delay)
+        assert read == alone.read(Message(json.loads(text), "host"), "8080", delay)
+        apart |= alone.timed
+    assert together.timed == apart
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ({"name": 1}, "host.routes[0].name: 1: must be text"),
+        ({"route": {"cluster": []}}, "host.routes[0].route.cluster: a list: must be text"),
+        ({"metadata": "x"}, "host.routes[0].metadata: 'x': must be an object"),
+        ({"route": 1}, "host.routes[0].route: 1: must be an object"),
+    ],
+)
+def test_names_are_checked_too(route: dict[str, Any], said: str) -> None:
+    """Though nothing is computed from them."""
+    with pytest.raises(ConfigDumpError) as raised:
+        virtual_host({"routes": [route]})
+    assert str(raised.value) == said

@@ -6,8 +6,10 @@ How long a call may take: what the mesh was told, read from manifests or from th
     table.py            all routes, and the one that a call takes
     choice.py           ... by port and host: domains.py;  by conditions: match.py, paths.py, re2.py, automaton.py
     manifests.py        routes from files: documents.py, fields.py, virtual_service.py, conditions.py, delegates.py
-    config_dump.py      routes from Envoy: envoy_route.py, envoy_match.py
-    sources.py          the table that holds now, read from the live sidecar
+    diff.py             what is different between two tables
+    config_dump.py      routes from Envoy: dump_reader.py, pieces.py, envoy_json.py, envoy_route.py, envoy_match.py
+    sources.py          the table that holds now, read from the live sidecar: rounds.py, polling.py, driving.py,
+                        for all processes of a pod: sharing.py,  for some hosts: filtering.py
 """
 
 from __future__ import annotations

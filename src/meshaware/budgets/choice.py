@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from meshaware.budgets.domains import Domains, Namespace, split_authority
 from meshaware.budgets.match import Compiled, compile_entries
-from meshaware.budgets.route import RouteConfig
+from meshaware.budgets.route import RouteConfig, VirtualHost
 
 __all__ = ["Choice", "Entries"]
 
@@ -82,16 +82,14 @@ class Choice:
 
 
 class _Config:
-    __slots__ = ("_domains", "_ignore_port", "_made_here")
+    __slots__ = ("_domains", "_ignore_parameters", "_ignore_port", "_made_here", "_ready")
 
     def __init__(self, config: RouteConfig) -> None:
-        self._ignore_port = config.ignore_port
+        self._ignore_port, self._ignore_parameters = config.ignore_port, config.ignore_parameters
         self._made_here = not config.name
-        pairs: list[tuple[str, Entries]] = []
-        for virtual_host in config.hosts:
-            entries = compile_entries(virtual_host.entries, ignore_parameters=config.ignore_parameters)
-            pairs.extend((domain, entries) for domain in virtual_host.domains)
-        self._domains = Domains(pairs)
+        self._domains = Domains((domain, host) for host in config.hosts for domain in host.domains)
+        # Of the thousands of hosts that a sidecar knows, a workload calls a few: those are made ready.
+        self._ready: dict[int, Entries] = {}
 
     def knows(self, host: str) -> bool:
         return self._domains.exact(host) is not None or self._domains.wildcard(host) is not None
@@ -99,10 +97,19 @@ class _Config:
     def find(self, host: str, asked: str, namespace: Namespace | None) -> list[Entries]:
         if not self._made_here or namespace is None:
             found = self._domains.find(host if self._ignore_port else asked)
-            return [] if found is None else [found]
-        return self._find_service(host, namespace)
+            hosts = [] if found is None else [found]
+        else:
+            hosts = self._find_service(host, namespace)
+        return [self._entries(virtual_host) for virtual_host in hosts]
 
-    def _find_service(self, host: str, namespace: Namespace) -> list[Entries]:
+    def _entries(self, host: VirtualHost) -> Entries:
+        entries = self._ready.get(id(host))
+        if entries is None:
+            entries = compile_entries(host.entries, ignore_parameters=self._ignore_parameters)
+            self._ready[id(host)] = entries
+        return entries
+
+    def _find_service(self, host: str, namespace: Namespace) -> list[VirtualHost]:
         """
         As Istio finds a VirtualService for a host: by name, else by the wildcard that fits the service's full name.
 
@@ -115,7 +122,7 @@ class _Config:
         service, certain = namespace.services(host)
         by_service = self._domains.wildcard(service) if service else None
         by_name = None if certain and by_service is not None else self._domains.wildcard(bare)
-        either = [entries for entries in (by_service, by_name) if entries is not None]
+        either = [virtual_host for virtual_host in (by_service, by_name) if virtual_host is not None]
         if either and (certain or by_name is not None or not service):
             return either
         return either + ([] if self._domains.default is None else [self._domains.default])

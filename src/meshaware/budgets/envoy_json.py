@@ -6,6 +6,7 @@ What is asked for is checked: a reply is not ours, and a wrong one must not beco
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, cast
@@ -13,7 +14,7 @@ from typing import Any, cast
 from meshaware.durations import parse_duration
 from meshaware.errors import ConfigDumpError
 
-__all__ = ["Message"]
+__all__ = ["Message", "shown"]
 
 _MAX_SHOWN = 80
 
@@ -26,13 +27,51 @@ class Message:
     are not there have protobuf's default.
     """
 
-    __slots__ = ("_fields", "path")
+    __slots__ = ("_fields", "_inside", "_place")
 
-    def __init__(self, value: Any, path: str) -> None:
+    def __init__(self, value: Any, place: str, inside: Message | None = None) -> None:
+        self._place, self._inside = place, inside
         if not isinstance(value, dict):
-            raise ConfigDumpError(f"{path}: {_shown(value)}: must be an object")
+            raise ConfigDumpError(f"{self.path}: {shown(value)}: must be an object")
         self._fields = cast("dict[str, Any]", value)
-        self.path = path
+
+    @property
+    def path(self) -> str:
+        """Where it is; put together when it is asked for, as that is only after an error."""
+        return self._place if self._inside is None else f"{self._inside.path}{self._place}"
+
+    def key(self, *without: str) -> bytes:
+        """What it says, some fields aside, as a key: equal only for equal JSON, the order of its fields included."""
+        fields = (
+            {name: value for name, value in self._fields.items() if name not in without} if without else self._fields
+        )
+        try:
+            # Version 2 writes every text in full, whatever else refers to it.
+            return marshal.dumps(fields, 2)
+        except ValueError as error:
+            raise ConfigDumpError(f"{self.path}: is nested too deeply") from error
+
+    def take_names(self) -> tuple[str, Message | None, bool, str]:
+        """
+        Take out what a route is called and what says nothing about time: name, metadata, cluster and decorator.
+
+        Returns:
+            The name, the metadata, whether there is a `route`, and the cluster in it.
+        """
+        fields = self._fields
+        fields.pop("decorator", None)
+        name, metadata, sent = fields.pop("name", None), fields.pop("metadata", None), fields.get("route")
+        cluster: Any = cast("dict[str, Any]", sent).pop("cluster", None) if type(sent) is dict else None
+        if name is not None and type(name) is not str:
+            raise self._error("name", name, "text")
+        if cluster is not None and type(cluster) is not str:
+            raise self._error("route.cluster", cluster, "text")
+        return (
+            name or "",
+            None if metadata is None else Message(metadata, ".metadata", self),
+            sent is not None,
+            cluster or "",
+        )
 
     def raw(self, name: str) -> Any:
         """A field as it is, None if it is not there; `name` is in snake case."""
@@ -43,7 +82,7 @@ class Message:
 
     def only(self, *names: str) -> bool:
         """Whether no fields are there but these."""
-        return self._fields.keys() <= {*names, *map(_camel, names)}
+        return self._fields.keys() <= _both_spellings(names)
 
     def has(self, *names: str) -> str:
         """The first of some fields that is there, or nothing."""
@@ -52,19 +91,19 @@ class Message:
     def message(self, name: str) -> Message | None:
         """A message, or None."""
         value = self.raw(name)
-        return None if value is None else Message(value, f"{self.path}.{name}")
+        return None if value is None else Message(value, f".{name}", self)
 
     def messages(self, name: str) -> Iterator[Message]:
         """The elements of a repeated message."""
         for number, value in enumerate(self._list(name)):
-            yield Message(value, f"{self.path}.{name}[{number}]")
+            yield Message(value, f".{name}[{number}]", self)
 
     def entries(self, name: str) -> Iterator[tuple[str, Message]]:
         """The entries of a map of messages."""
         found = self.message(name)
         if found is not None:
             for key, value in found._fields.items():
-                yield key, Message(value, f"{found.path}[{key[:_MAX_SHOWN]!r}]")
+                yield key, Message(value, f"[{key[:_MAX_SHOWN]!r}]", found)
 
     def text(self, name: str) -> str:
         """A text."""
@@ -74,7 +113,7 @@ class Message:
     def texts(self, name: str) -> tuple[str, ...]:
         """A repeated text."""
         values = self._list(name)
-        if not all(isinstance(value, str) for value in values):
+        if values and set(map(type, values)) != {str}:
             raise self._error(name, values, "texts")
         return tuple(values)
 
@@ -128,7 +167,7 @@ class Message:
         return value
 
     def _error(self, name: str, value: object, wanted: str) -> ConfigDumpError:
-        return ConfigDumpError(f"{self.path}.{name}: {_shown(value)}: must be {wanted}")
+        return ConfigDumpError(f"{self.path}.{name}: {shown(value)}: must be {wanted}")
 
 
 @cache
@@ -137,6 +176,12 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, rest))
 
 
-def _shown(value: object) -> str:
+@cache
+def _both_spellings(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset({*names, *map(_camel, names)})
+
+
+def shown(value: object) -> str:
+    """A value as an error names it, bounded."""
     text = "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -7,6 +7,7 @@ Reference: Route, RouteAction and RetryPolicy in envoy/config/route/v3/route_com
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from meshaware.budgets.budget import DEFAULT_RETRY_ON, Budget
@@ -15,20 +16,22 @@ from meshaware.budgets.envoy_match import read_match
 from meshaware.budgets.route import Entry, Route, RouteMatch, VirtualHost
 from meshaware.errors import ConfigDumpError
 
-__all__ = ["Clusters", "injected_delay", "read_virtual_host"]
+__all__ = ["Clusters", "HostReader", "injected_delay", "plain_clusters"]
 
 Clusters = Mapping[str, float]
 """Connect timeouts in seconds by the cluster's name."""
+
+Action = Literal["route", "redirect", "direct_response"]
 
 _UNBOUNDED = Budget()
 _DEFAULT_TIMEOUT = 15.0  # where a route does not say; Istio's always do
 _DEFAULT_RATE_LIMITED_BACKOFF = 300.0
 _FAULT = "envoy.filters.http.fault"
 _CODES = "retriable-status-codes"
+_PLAIN = ("name", "domains", "routes", "include_request_attempt_count")
+_REMEMBERED = 4096
 _VIRTUAL_SERVICE = "/virtual-service/"
 _NAMESPACES = "/namespaces/"
-
-Action = Literal["route", "redirect", "direct_response"]
 
 
 class _Above(NamedTuple):
@@ -37,45 +40,120 @@ class _Above(NamedTuple):
     host: str
     config: str
     delay: float
-    retry_policy: Message | None
-    hedges: bool
-    clusters: Clusters
-    connect_timeout: float | None
+    retry_policy: Message | None = None
+    hedges: bool = False
+    key: bytes = b""
 
 
-def read_virtual_host(
-    message: Message, config: str, *, delay: float, clusters: Clusters, connect_timeout: float | None
-) -> VirtualHost:
+class _Terms(NamedTuple):
+    """What a route says apart from what it is called and which cluster it names."""
+
+    match: RouteMatch
+    action: Action
+    budget: Budget = _UNBOUNDED
+    sends: bool = False
+    timed: bool = False
+    further: tuple[str, ...] = ()
+
+
+class HostReader:
     """
-    Read a virtual host with its routes.
+    Reads virtual hosts of one mesh, which mostly say the same: what has been read once is found again by its JSON.
 
     Args:
-        message: The virtual host.
-        config: The name of its route configuration.
-        delay: What the route configuration injects, in seconds.
         clusters: What is known of connect timeouts.
         connect_timeout: What counts for a cluster that is not known.
 
-    Raises:
-        ConfigDumpError: It is not what Envoy writes.
+    Attributes:
+        timed: The clusters seen so far whose connect timeout counts: those of routes with a per-try timeout and no
+            timeout.
     """
-    name = message.text("name")
-    above = _Above(
-        host=name,
-        config=config,
-        delay=max(delay, injected_delay(message)),
-        retry_policy=message.message("retry_policy"),
-        hedges=_hedges(message),
-        clusters=clusters,
-        connect_timeout=connect_timeout,
-    )
-    entries = [_entry(route, above) for route in message.messages("routes")]
-    if message.text("require_tls") not in ("", "NONE"):
-        entries = [_answer(name, above, "redirect", "")]
-    elif message.raw("matcher") is not None:
-        # A tree of matchers in the place of routes. Nothing bounds a call that takes a route nobody can tell.
-        entries = [_answer(name, above, "route", "it chooses by a tree of matchers, which is not evaluated")]
-    return VirtualHost(name, message.texts("domains"), tuple(entries))
+
+    def __init__(self, clusters: Clusters, connect_timeout: float | None) -> None:
+        self._clusters, self._connect_timeout = clusters, connect_timeout
+        self._terms: dict[bytes, _Terms] = {}
+        self._owners: dict[bytes, tuple[str, str]] = {}
+        self._connecting: dict[tuple[Budget, float], Budget] = {}
+        self.timed: set[str] = set()
+
+    def read(self, message: Message, config: str, delay: float) -> VirtualHost:
+        """
+        Read a virtual host with its routes; its JSON is used up by that.
+
+        Args:
+            message: The virtual host.
+            config: The name of its route configuration.
+            delay: What the route configuration injects, in seconds.
+
+        Raises:
+            ConfigDumpError: It is not what Envoy writes.
+        """
+        name = message.text("name")
+        if message.only(*_PLAIN):
+            above = _Above(name, config, delay, key=str(delay).encode())
+        else:
+            above = _Above(
+                name,
+                config,
+                max(delay, injected_delay(message)),
+                message.message("retry_policy"),
+                _hedges(message.message("hedge_policy")),
+                message.key("name", "domains", "routes"),
+            )
+        origin = f"sidecar: route configuration {config}"
+        entries = tuple([self._entry(route, above, origin) for route in message.messages("routes")])
+        if message.text("require_tls") not in ("", "NONE"):
+            entries = (_answer(name, above, "redirect", ""),)
+        elif message.raw("matcher") is not None:
+            # A tree of matchers in the place of routes. Nothing bounds a call that takes a route nobody can tell.
+            entries = (_answer(name, above, "route", "it chooses by a tree of matchers, which is not evaluated"),)
+        return VirtualHost(name, message.texts("domains"), entries)
+
+    def _entry(self, message: Message, above: _Above, origin: str) -> Entry:
+        # What differs between routes that say the same is taken out, and what is left is what they are known by.
+        name, metadata, sent, cluster = message.take_names()
+        owner = ""
+        if metadata is not None:
+            owner, origin = self._owner(metadata, origin)
+        key = message.key() + above.key
+        terms = self._terms.get(key)
+        if terms is None:
+            terms = self._read(message, above, key)
+        budget = terms.budget
+        if sent and (terms.timed or self._clusters or self._connect_timeout is not None):
+            budget = self._connect(terms, (cluster, *terms.further))
+        return Entry(terms.match, Route(name or owner or above.host, budget, origin, above.host, terms.action))
+
+    def _read(self, message: Message, above: _Above, key: bytes) -> _Terms:
+        if len(self._terms) >= _REMEMBERED:
+            self._terms.clear()
+        terms = self._terms[key] = _read_terms(message, above)
+        return terms
+
+    def _owner(self, metadata: Message, origin: str) -> tuple[str, str]:
+        """The VirtualService that istiod made a route from, and what it says of its origin then."""
+        key = metadata.key()
+        owner = self._owners.get(key)
+        if owner is None:
+            if len(self._owners) >= _REMEMBERED:
+                self._owners.clear()
+            found = _owner(metadata)
+            owner = self._owners[key] = found, f"sidecar: VirtualService {found}"
+        return owner if owner[0] else ("", origin)
+
+    def _connect(self, terms: _Terms, names: Iterable[str]) -> Budget:
+        if not terms.sends:
+            return terms.budget
+        if terms.timed:
+            self.timed.update(filter(None, names))
+        known = [self._clusters[name] for name in names if name in self._clusters]
+        seconds = max(known) if known else self._connect_timeout
+        if seconds is None:
+            return terms.budget
+        made = self._connecting.get((terms.budget, seconds))
+        if made is None:
+            made = self._connecting[terms.budget, seconds] = replace(terms.budget, connect_timeout=seconds)
+        return made
 
 
 def injected_delay(message: Message) -> float:
@@ -89,20 +167,27 @@ def injected_delay(message: Message) -> float:
     return max(delays)
 
 
+def plain_clusters(message: Message) -> set[str]:
+    """The clusters that the routes of a virtual host send to, weighted ones aside."""
+    sent = [route.message("route") for route in message.messages("routes")]
+    return {route.text("cluster") for route in sent if route is not None}
+
+
 def _answer(name: str, above: _Above, action: Action, note: str) -> Entry:
     route = Route(name, _UNBOUNDED, f"sidecar: route configuration {above.config}", above.host, action, note)
     return Entry(RouteMatch(doubt=note), route)
 
 
-def _entry(message: Message, above: _Above) -> Entry:
-    owner = _owner(message)
-    name = message.text("name") or owner or above.host
-    origin = f"sidecar: VirtualService {owner}" if owner else f"sidecar: route configuration {above.config}"
-    budget, action = _UNBOUNDED, _action(message)
-    sent = message.message("route")
-    if sent is not None and action == "route":
-        budget = _budget(sent, above, max(above.delay, injected_delay(message), _weighted_delay(sent)))
-    return Entry(read_match(message.message("match")), Route(name, budget, origin, above.host, action))
+def _read_terms(message: Message, above: _Above) -> _Terms:
+    action = _action(message)
+    sent = message.message("route") if action == "route" else None
+    match = read_match(message.message("match"))
+    if sent is None:
+        return _Terms(match, action)
+    further = tuple(cluster.text("name") for cluster in _weighted(sent))
+    budget = _budget(sent, above, max(above.delay, injected_delay(message), _weighted_delay(sent)))
+    timed = budget.timeout is None and budget.per_try_timeout is not None
+    return _Terms(match, action, budget, sends=True, timed=timed, further=further)
 
 
 def _action(message: Message) -> Action:
@@ -115,10 +200,9 @@ def _action(message: Message) -> Action:
             return "route"
 
 
-def _owner(message: Message) -> str:
+def _owner(metadata: Message) -> str:
     """The VirtualService that istiod made a route from, as namespace/name; empty if it was none."""
-    metadata = message.message("metadata")
-    for name, found in () if metadata is None else metadata.entries("filter_metadata"):
+    for name, found in metadata.entries("filter_metadata"):
         if name == "istio":
             config = found.text("config")
             _, inside, rest = config.partition(_NAMESPACES)
@@ -142,7 +226,7 @@ def _budget(sent: Message, above: _Above, delay: float) -> Budget:
         # Each redirect that Envoy follows by itself starts the route's clock again.
         timeout, policy = None, None
     retries = _Retries() if policy is None else _retries(policy)
-    hedges = above.hedges or _hedges(sent)
+    hedges = above.hedges or _hedges(sent.message("hedge_policy"))
     try:
         return Budget(
             timeout=timeout,
@@ -150,7 +234,6 @@ def _budget(sent: Message, above: _Above, delay: float) -> Budget:
             # Tries that run beside each other: without a timeout, nothing says when the last one ends.
             per_try_timeout=None if hedges and timeout is None else retries.per_try_timeout,
             retry_on=retries.retry_on,
-            connect_timeout=_connect_timeout(_cluster_names(sent), above),
             backoff=retries.backoff,
             delay=delay,
         )
@@ -191,8 +274,7 @@ def _backoff(policy: Message) -> float:
     return max(bases)
 
 
-def _hedges(message: Message) -> bool:
-    policy = message.message("hedge_policy")
+def _hedges(policy: Message | None) -> bool:
     return policy is not None and policy.flag("hedge_on_per_try_timeout")
 
 
@@ -203,12 +285,3 @@ def _weighted(sent: Message) -> Iterable[Message]:
 
 def _weighted_delay(sent: Message) -> float:
     return max(map(injected_delay, _weighted(sent)), default=0.0)
-
-
-def _cluster_names(sent: Message) -> list[str]:
-    return [sent.text("cluster"), *(cluster.text("name") for cluster in _weighted(sent))]
-
-
-def _connect_timeout(names: Iterable[str], above: _Above) -> float | None:
-    known = [above.clusters[name] for name in names if name in above.clusters]
-    return max(known) if known else above.connect_timeout

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 from meshaware.budgets.budget import largest
 from meshaware.budgets.choice import Choice, Entries
 from meshaware.budgets.config_dump import MAX_BYTES, read_config_dump
+from meshaware.budgets.diff import RouteDiff, compare
 from meshaware.budgets.domains import Namespace
 from meshaware.budgets.match import Compiled, Headers, taken
 from meshaware.budgets.paths import variants
@@ -41,7 +42,7 @@ class RouteTable:
     `len(table)` and `for route in table` are about its routes; two tables are equal if they say the same.
     """
 
-    __slots__ = ("_choice", "_configs", "_doubtful", "_found", "_namespace", "_skipped")
+    __slots__ = ("_choice", "_configs", "_count", "_doubtful", "_found", "_namespace", "_skipped")
 
     def __init__(
         self,
@@ -55,7 +56,8 @@ class RouteTable:
         self._namespace = namespace
         self._skipped = dict(skipped or {})
         self._choice = Choice(self._configs, namespace)
-        # Both are memories of what was worked out once; they never change what the table says.
+        # These are memories of what was worked out once; they never change what the table says.
+        self._count: int | None = None
         self._found: dict[object, tuple[Entries, ...]] = {}
         self._doubtful: dict[tuple[int, ...], Route] = {}
 
@@ -239,6 +241,14 @@ class RouteTable:
         """What was read and is not in the table, by kind or reason, with how often."""
         return dict(self._skipped)
 
+    def diff(self, other: RouteTable) -> RouteDiff:
+        """
+        What leads from this table to another: the routes it adds and removes, and what it changes in which.
+
+        `print(before.diff(after))` tells a route a line; nothing is different if it is false.
+        """
+        return compare(self._configs, other._configs)
+
     def __iter__(self) -> Iterator[Route]:
         """Each route once, in the order in which they were read."""
         seen: dict[int, Route] = {}
@@ -250,7 +260,9 @@ class RouteTable:
 
     def __len__(self) -> int:
         """How many routes there are."""
-        return sum(1 for _ in self)
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count
 
     def __eq__(self, other: object) -> bool:
         """Whether both tables have the same routes under the same conditions, and were read for the same caller."""
