@@ -61,7 +61,7 @@ class Choice:
         found: list[Entries] = []
         for config in self._configs(host, called):
             lists = config.find(host, asked, self._namespace)
-            found.extend(tuple(entry for entry in entries if entry.port in (0, called)) for entries in lists)
+            found.extend(tuple(entry for entry in entries if entry.port in (0, called) and called not in entry.other_ports) for entries in lists)
         return tuple(found)
 
     def _configs(self, host: str, port: int) -> list[_Config]:

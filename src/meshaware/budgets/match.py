@@ -63,6 +63,7 @@ class Compiled(NamedTuple):
         condition: The test of all else; None if there is nothing else.
         route: What is taken if both hold.
         port: The port that it is for, or 0.
+        other_ports: Ports that it is not for.
         why: Why a test may not be able to answer, as far as that is known beforehand.
     """
 
@@ -70,6 +71,7 @@ class Compiled(NamedTuple):
     condition: Condition | None
     route: Route
     port: int
+    other_ports: tuple[int, ...]
     why: str
 
 
@@ -92,7 +94,7 @@ def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | l
     """
     possible: list[Compiled] = []
     for entry in entries:
-        test, condition, route, _, _ = entry
+        test, condition, route, _, _, _ = entry
         verdict = True if test is None else test(path)
         if verdict is False:
             continue
@@ -119,7 +121,7 @@ def _compile(entry: Entry, *, ignore_parameters: bool) -> Compiled:
     conditions.extend(_query(query, why) for query in match.query)
     if match.doubt:
         conditions.append(_unknown)
-    return Compiled(path, _together(conditions), entry.route, match.port, "; ".join(why))
+    return Compiled(path, _together(conditions), entry.route, match.port, match.other_ports, "; ".join(why))
 
 
 def _together(conditions: list[Condition]) -> Condition | None:
