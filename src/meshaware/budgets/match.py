@@ -12,6 +12,7 @@ from operator import methodcaller
 from typing import NamedTuple
 
 from meshaware.budgets.automaton import Pattern
+from meshaware.budgets.paths import without_parameters
 from meshaware.budgets.re2 import Unsupported
 from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, TextMatch
 
@@ -153,7 +154,11 @@ def _path(text: TextMatch, why: list[str]) -> Callable[[str], Verdict] | None:
 
 
 def _before_parameters(test: Callable[[str], Verdict]) -> Callable[[str], Verdict]:
-    return lambda path: test(path.partition(";")[0])
+    def compared(path: str) -> Verdict:
+        verdicts = {test(way) for way in without_parameters(path)}
+        return verdicts.pop() if len(verdicts) == 1 else None
+
+    return compared
 
 
 def _text(text: TextMatch, why: list[str]) -> Callable[[str], Verdict]:
