@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import methodcaller
 from typing import NamedTuple
 
-from meshaware.budgets.automaton import Pattern
 from meshaware.budgets.paths import without_parameters
 from meshaware.budgets.re2 import Unsupported
+from meshaware.budgets.regex import compile_pattern
 from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, TextMatch
 
 __all__ = ["Compiled", "Headers", "Request", "compile_entries", "taken"]
@@ -165,7 +165,7 @@ def _text(text: TextMatch, why: list[str]) -> Callable[[str], Verdict]:
     """The test of a text; in C where possible, as paths are asked for on each call."""
     if text.kind == "regex":
         try:
-            return Pattern(text.value).match
+            return compile_pattern(text.value)
         except Unsupported as error:
             why.append(f"the regular expression {text.value[:60]!r} {error}")
             return _unknown
