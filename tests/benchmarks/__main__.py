@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import platform
 
-from tests.benchmarks import bench_client, bench_middleware
+from tests.benchmarks import bench_client, bench_match, bench_middleware
 
 
 def main() -> None:
     print(f"CPython {platform.python_version()} on {platform.machine()}; medians of interleaved rounds")
-    for benchmark in (bench_middleware, bench_client):
+    for benchmark in (bench_middleware, bench_client, bench_match):
         print()
         benchmark.main()
 

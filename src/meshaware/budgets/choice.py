@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshaware.budgets.domains import Domains, Namespace, split_authority
-from meshaware.budgets.match import Compiled, compile_entries
-from meshaware.budgets.route import RouteConfig
+from meshaware.budgets.match import Compiled, Tests, compile_entries
+from meshaware.budgets.route import RouteConfig, RouteMatch
 
 __all__ = ["Choice", "Entries"]
 
@@ -61,7 +61,7 @@ class Choice:
         found: list[Entries] = []
         for config in self._configs(host, called):
             lists = config.find(host, asked, self._namespace)
-            found.extend(tuple(entry for entry in entries if entry.port in (0, called) and called not in entry.other_ports) for entries in lists)
+            found.extend(lists if config.every_port else (_on_port(entries, called) for entries in lists))
         return tuple(found)
 
     def _configs(self, host: str, port: int) -> list[_Config]:
@@ -81,17 +81,24 @@ class Choice:
         return host in self._namespace.names(service)
 
 
+def _on_port(entries: Entries, port: int) -> Entries:
+    return tuple(entry for entry in entries if entry.port in (0, port) and port not in entry.other_ports)
+
+
 class _Config:
-    __slots__ = ("_domains", "_ignore_port", "_made_here")
+    __slots__ = ("_domains", "_ignore_port", "_made_here", "every_port")
 
     def __init__(self, config: RouteConfig) -> None:
         self._ignore_port = config.ignore_port
         self._made_here = not config.name
         pairs: list[tuple[str, Entries]] = []
+        known: dict[RouteMatch, tuple[Tests, str]] = {}
         for virtual_host in config.hosts:
-            entries = compile_entries(virtual_host.entries, ignore_parameters=config.ignore_parameters)
+            entries = compile_entries(virtual_host.entries, ignore_parameters=config.ignore_parameters, known=known)
             pairs.extend((domain, entries) for domain in virtual_host.domains)
         self._domains = Domains(pairs)
+        # Whether no route asks for the port: Envoy's own never do.
+        self.every_port = not any(entry.port or entry.other_ports for _, entries in pairs for entry in entries)
 
     def knows(self, host: str) -> bool:
         return self._domains.exact(host) is not None or self._domains.wildcard(host) is not None

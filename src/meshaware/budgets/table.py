@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RouteSource", "RouteTable"]
 
-_REMEMBERED = 1024
+_REMEMBERED = 16_384
 _LONGEST_HOST = 260
 _NOTHING: Mapping[str, str] = {}
+# What most calls look like, read at once: scheme, host with its port, path with its query.
+_PLAIN_URL = re.compile(r"http://([A-Za-z0-9._-]+(?::[1-9][0-9]{0,3})?)((?:/[!-\"$-~]*)?)", re.ASCII)
 
 
 class RouteSource(Protocol):
@@ -41,7 +44,7 @@ class RouteTable:
     `len(table)` and `for route in table` are about its routes; two tables are equal if they say the same.
     """
 
-    __slots__ = ("_choice", "_configs", "_doubtful", "_found", "_namespace", "_skipped")
+    __slots__ = ("_choice", "_configs", "_doubtful", "_found", "_namespace", "_single", "_skipped")
 
     def __init__(
         self,
@@ -55,7 +58,8 @@ class RouteTable:
         self._namespace = namespace
         self._skipped = dict(skipped or {})
         self._choice = Choice(self._configs, namespace)
-        # Both are memories of what was worked out once; they never change what the table says.
+        # Memories of what was worked out once; they never change what the table says. Most hosts have one list.
+        self._single: dict[object, Entries] = {}
         self._found: dict[object, tuple[Entries, ...]] = {}
         self._doubtful: dict[tuple[int, ...], Route] = {}
 
@@ -151,6 +155,9 @@ class RouteTable:
             ValueError: The URL is not absolute, or its port is no port.
         """
         text = str(url)
+        if headers is None and (plain := _PLAIN_URL.fullmatch(text)) is not None:
+            host, path = plain.groups()
+            return self.match_parts(method.upper(), host.removesuffix(":80"), path or "/", _NOTHING)
         parts = urlsplit(text)
         if not parts.scheme or not parts.hostname:
             raise ValueError(f"{text[:100]!r} is not an absolute URL such as 'http://inventory:8080/items'")
@@ -178,9 +185,8 @@ class RouteTable:
             port: The port that is called; if not given, that of `host`, else 80.
         """
         key = host if port is None else (host, port)
-        found = self._found.get(key)
-        if found is None:
-            found = self._find(key, host, port)
+        single = self._single.get(key)
+        found = self._find(key, host, port) if single is None else (single,)
         if not found:
             return None
         bare, _, query = path.partition("?")
@@ -202,11 +208,18 @@ class RouteTable:
         return self._widest(possible)
 
     def _find(self, key: object, host: str, port: int | None) -> tuple[Entries, ...]:
+        known = self._found.get(key)
+        if known is not None:
+            return known
         found = self._choice.find(host, port)
         if len(host) <= _LONGEST_HOST:
-            if len(self._found) >= _REMEMBERED:
+            if len(self._found) + len(self._single) >= _REMEMBERED:
                 self._found.clear()
-            self._found[key] = found
+                self._single.clear()
+            if len(found) == 1:
+                self._single[key] = found[0]
+            else:
+                self._found[key] = found
         return found
 
     def _widest(self, possible: Iterable[Compiled | Route]) -> Route:
