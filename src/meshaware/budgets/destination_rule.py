@@ -128,7 +128,10 @@ class DestinationRules:
         if labels is not None:
             selecting = [rule for rule in selecting if (rule.selector or {}).items() <= labels.items()][:1]
             general = [] if selecting else general
-        return [(rule.policy, rule.subsets) for rule in selecting] + ([_merged(general)] if general else [])
+        # Where it is not known whether any selects this workload, none may: then it is what holds for all, or nothing.
+        return [(rule.policy, rule.subsets) for rule in selecting] + (
+            [_merged(general)] if general or labels is None or not selecting else []
+        )
 
 
 def read_destination_rule(field: Field, namespace: str) -> DestinationRule:
