@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,7 +125,7 @@ class RunningEnvoy:
         """Give the listener of this name other routes; Envoy takes them when it sees the file change."""
         written = self._directory / f"{config['name']}.json.new"
         written.write_text(json.dumps({"resources": [{"@type": _ROUTES, **config}]}))
-        os.replace(written, self._directory / f"{config['name']}.json")
+        written.replace(self._directory / f"{config['name']}.json")
 
     def _listen(self, lines: IO[str]) -> None:
         with lines:

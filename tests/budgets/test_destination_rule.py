@@ -64,8 +64,13 @@ def test_where_no_rule_says_what_was_given_stands_in(read: Read) -> None:
     assert connect(read, service() + rule("trafficPolicy: {}"), connect_timeout=10.0) == 10.0
 
 
-_PORTS = f"trafficPolicy: {{{pool(1)}, portLevelSettings: [{{port: {{number: 80}}, {pool(3)}}}, {{port: {{number: 81}}}}]}}"
-_SUBSETS = f"{_PORTS}, subsets: [{{name: v1}}, {{name: v2, trafficPolicy: {{{pool(5)}}}}}, {{name: v3, trafficPolicy: {{{pool(None)}}}}}]"
+_PORTS = (
+    f"trafficPolicy: {{{pool(1)}, portLevelSettings: [{{port: {{number: 80}}, {pool(3)}}}, {{port: {{number: 81}}}}]}}"
+)
+_SUBSETS = (
+    f"{_PORTS}, subsets: [{{name: v1}}, {{name: v2, trafficPolicy: {{{pool(5)}}}}},"
+    f" {{name: v3, trafficPolicy: {{{pool(None)}}}}}]"
+)
 _PORTS_OF_SUBSETS = (
     f"trafficPolicy: {{{pool(1)}}}, subsets: [{{name: v1, trafficPolicy: {{{pool(2)},"
     f" portLevelSettings: [{{port: {{number: 80}}, {pool(4)}}}]}}}}]"
@@ -199,7 +204,10 @@ def test_a_redirect_leads_nowhere(read: Read) -> None:
     ("spec", "said"),
     [
         (f"trafficPolicy: {{{pool(0)}}}", "connectionPool.tcp.connectTimeout: 0s: must be at least 1ms"),
-        ("trafficPolicy: {connectionPool: {tcp: {connectTimeout: 5}}}", "tcp.connectTimeout: 5: must be a duration in text"),
+        (
+            "trafficPolicy: {connectionPool: {tcp: {connectTimeout: 5}}}",
+            "tcp.connectTimeout: 5: must be a duration in text",
+        ),
         ("trafficPolicy: {portLevelSettings: [{}]}", "portLevelSettings[0].port: is missing: must have the number"),
         ("trafficPolicy: {portLevelSettings: [{port: {number: 0}}]}", "port.number: 0: must be from 1 to 65535"),
         ("subsets: [{}]", "spec.subsets[0].name: is missing: must be the name of the subset"),

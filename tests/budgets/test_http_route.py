@@ -67,7 +67,10 @@ def test_both_versions_of_the_resource_are_read(read: Read, version: str) -> Non
         ("timeouts: {request: 3s, backendRequest: 1s}", Budget(timeout=1.0, attempts=2)),
         ("timeouts: {request: 3s, backendRequest: 0s}", Budget(timeout=3.0, attempts=2)),
         ("timeouts: {request: 0s, backendRequest: 1s}", Budget(timeout=1.0, attempts=2)),
-        ("timeouts: {request: 3s, backendRequest: 1s}, retry: {}", Budget(timeout=3.0, attempts=2, per_try_timeout=1.0)),
+        (
+            "timeouts: {request: 3s, backendRequest: 1s}, retry: {}",
+            Budget(timeout=3.0, attempts=2, per_try_timeout=1.0),
+        ),
         ("retry: {attempts: 4}", Budget(attempts=4)),
         ("retry: {attempts: 0}, timeouts: {backendRequest: 1s}", Budget()),
         (
@@ -124,7 +127,9 @@ def test_headers(read: Read, header: str, value: str, met: bool) -> None:
 
 def test_matches_of_a_rule_are_alternatives(read: Read) -> None:
     """Each becomes a route of its own."""
-    routes = read(http_route(f"{{name: it, matches: [{{path: {{value: /a}}}}, {{method: PUT}}], {TO}}}"), namespace="shop")
+    routes = read(
+        http_route(f"{{name: it, matches: [{{path: {{value: /a}}}}, {{method: PUT}}], {TO}}}"), namespace="shop"
+    )
     assert found(routes, "/a").name == "it"
     assert found(routes, "/x", method="PUT").name == "it"
     assert routes.match("GET", "http://inventory/x") is None
@@ -156,7 +161,9 @@ def test_routes_of_a_service_are_merged(read: Read) -> None:
     prefix = "matches: [{path: {value: /a}}]"
     routes = read(
         http_route(f"{{name: new, {prefix}, {TO}}}, {{name: wide, {TO}}}", name="a", metadata=new)
-        + http_route(f"{{name: old, {prefix}, {TO}}}, {{name: long, matches: [{{path: {{value: /a/b}}}}], {TO}}}", metadata=old),
+        + http_route(
+            f"{{name: old, {prefix}, {TO}}}, {{name: long, matches: [{{path: {{value: /a/b}}}}], {TO}}}", metadata=old
+        ),
         namespace="shop",
     )
     assert [route.name for route in routes] == ["long", "old", "new", "wide"]
@@ -216,9 +223,7 @@ spec: {hosts: [api.example.com], addresses: [192.0.2.7, 198.51.100.0/24]}
     routes = read(route + entry, namespace="shop")
     assert found(routes, host="api.example.com").name == "it"
     assert found(routes, host="192.0.2.7").name == "it"
-    assert read(route, namespace="shop").skipped == {
-        "HTTPRoute for a ServiceEntry that is not among the manifests": 1
-    }
+    assert read(route, namespace="shop").skipped == {"HTTPRoute for a ServiceEntry that is not among the manifests": 1}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +267,10 @@ def test_what_is_done_with_a_request(read: Read, rule: str, action: str) -> None
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ("{timeouts: {request: 1.5s}}", "spec.rules[0].timeouts.request: 1.5s: must be a duration of whole h, m, s or ms"),
+        (
+            "{timeouts: {request: 1.5s}}",
+            "spec.rules[0].timeouts.request: 1.5s: must be a duration of whole h, m, s or ms",
+        ),
         ("{timeouts: {request: 10}}", "spec.rules[0].timeouts.request: 10: must be a duration of whole"),
         ("{timeouts: {request: 1s1s1s1s1s}}", "timeouts.request: 1s1s1s1s1s: must be a duration"),
         (
@@ -282,7 +290,10 @@ def test_what_is_done_with_a_request(read: Read, rule: str, action: str) -> None
         ("{matches: [{headers: [{name: '', value: a}]}]}", "headers[0]: a mapping: has an empty name"),
         ("{matches: [{headers: [{name: x, value: ''}]}]}", "headers[0].value: '': must not be empty"),
         ("{backendRefs: [{name: inventory}]}", "spec.rules[0].backendRefs[0]: a mapping: must have a port"),
-        ("{backendRefs: [{port: 80}]}", "spec.rules[0].backendRefs[0].name: is missing: must be the name of the backend"),
+        (
+            "{backendRefs: [{port: 80}]}",
+            "spec.rules[0].backendRefs[0].name: is missing: must be the name of the backend",
+        ),
         ("{filters: [{}]}", "spec.rules[0].filters[0].type: is missing: must be the type of the filter"),
     ],
 )

@@ -92,7 +92,9 @@ ROWS = [
     Row(
         "without gateways it is for the mesh; with some, only if mesh is among them",
         "getGatewayNames, pilot/pkg/model/push_context.go",
-        vs("none", "a") + vs("mesh", "b", spec="gateways: [shop/edge, mesh],") + vs("edge", "c", spec="gateways: [edge],"),
+        vs("none", "a")
+        + vs("mesh", "b", spec="gateways: [shop/edge, mesh],")
+        + vs("edge", "c", spec="gateways: [edge],"),
         {"a": "none", "b": "mesh", "c": None},
     ),
     Row(
@@ -219,7 +221,11 @@ ROWS = [
         "one without a rule for this port leaves the port to the next of that name",
         "buildSidecarVirtualHostsForVirtualService, which is asked for each port",
         vs("old", created=OLD, http="{name: on-8080, match: [{port: 8080}]}, {name: on-81, match: [{port: 81}]}")
-        + vs("mid", created="2022-01-01T00:00:00Z", http="{name: mid-8080, match: [{port: 8080}]}, {name: mid-82, match: [{port: 82}]}")
+        + vs(
+            "mid",
+            created="2022-01-01T00:00:00Z",
+            http="{name: mid-8080, match: [{port: 8080}]}, {name: mid-82, match: [{port: 82}]}",
+        )
         + vs("new", created=NEW),
         {
             "inventory:8080": "on-8080",
@@ -255,7 +261,7 @@ ROWS = [
         {"inventory": "root-leaf.a-b"},
     ),
     Row(
-        "a delegate that is not exported to the root's namespace is passed over by istiod; nothing is assumed of it here",
+        "a delegate that is not exported to the root's namespace is passed over; here no bound is assumed of it",
         "mergeVirtualServicesIfNeeded, pilot/pkg/model/virtualservice.go",
         vs("root", http="{name: root, delegate: {name: leaf, namespace: stock}}, {name: rest}")
         + delegate("leaf", "{}", namespace="stock", spec="exportTo: ['.'],"),

@@ -50,7 +50,9 @@ def test_a_service_entry_is_called_by_its_addresses(spec: object, more: tuple[st
     assert made.entry("shop", "other") is None
 
 
-@pytest.mark.parametrize("spec", [None, [], {}, {"clusterIP": 7, "clusterIPs": "10.0.0.7"}, {"hosts": [1], "addresses": 1}])
+@pytest.mark.parametrize(
+    "spec", [None, [], {}, {"clusterIP": 7, "clusterIPs": "10.0.0.7"}, {"hosts": [1], "addresses": 1}]
+)
 @pytest.mark.parametrize("kind", ["Service", "ServiceEntry"])
 def test_what_is_odd_is_left_out(kind: str, spec: object) -> None:
     """They bound no call, so they are no reason to fail."""

@@ -121,7 +121,7 @@ class DestinationRules:
         """The rule for a host: of the caller's namespace, else of the service's, else of the root namespace."""
         places = [self._local]
         places += [self._exported[name] for name in (self._home.owner(host), _ROOT) if name in self._exported]
-        rules = next((found for place in places if (found := place.find(host)) is not None), [])
+        rules = next((found for place in places if (found := place.find(host)) is not None), list[DestinationRule]())
         selecting = [rule for rule in rules if rule.selector is not None]
         general = [rule for rule in rules if rule.selector is None]
         labels = self._labels

@@ -116,7 +116,9 @@ def _parent(field: Field, namespace: str, home: Namespace, registry: Registry) -
         return _Parent((home.full(name, owner),), owner, number)
     if what == ("networking.istio.io", "ServiceEntry"):
         hosts = registry.entry(owner, name)
-        return _Parent(hosts or (), owner, number, "" if hosts else "for a ServiceEntry that is not among the manifests")
+        return _Parent(
+            hosts or (), owner, number, "" if hosts else "for a ServiceEntry that is not among the manifests"
+        )
     if what[1] == "Service":
         return _Parent(unused='for a Service in the group of gateways: its parentRef lacks group: ""')
     return _Parent(unused="for gateways only")

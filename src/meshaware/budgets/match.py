@@ -79,7 +79,10 @@ class Compiled(NamedTuple):
 
 
 def compile_entries(
-    entries: Iterable[Entry], *, ignore_parameters: bool = False, known: dict[RouteMatch, tuple[Tests, str]] | None = None
+    entries: Iterable[Entry],
+    *,
+    ignore_parameters: bool = False,
+    known: dict[RouteMatch, tuple[Tests, str]] | None = None,
 ) -> tuple[Compiled, ...]:
     """
     Make entries ready, in their order.

@@ -36,9 +36,7 @@ class Chooser:
         connect_timeout: What counts where they say nothing.
     """
 
-    def __init__(
-        self, home: Namespace, caller: Caller, rules: DestinationRules, connect_timeout: float | None
-    ) -> None:
+    def __init__(self, home: Namespace, caller: Caller, rules: DestinationRules, connect_timeout: float | None) -> None:
         self._home = home
         self._caller = caller
         self._rules = rules

@@ -15,7 +15,7 @@ from typing import Any
 from meshaware.budgets.automaton import MAX_TEXT, Pattern, beginning
 from meshaware.budgets.re2 import MAX_LENGTH, Unsupported
 
-__all__ = ["Matches", "compile_pattern"]
+__all__ = ["Matches", "compile_by_google", "compile_pattern", "google_re2"]
 
 Matches = Callable[[str], bool | None]
 """Whether a whole text matches; None where that is not judged."""
@@ -31,12 +31,12 @@ def compile_pattern(pattern: str) -> Matches:
     Raises:
         Unsupported: It is no RE2, is too large, or needs google-re2, which is not installed; the message says which.
     """
-    engine = _google_re2()
-    return Pattern(pattern).match if engine is None else _by_google(engine, pattern)
+    engine = google_re2()
+    return Pattern(pattern).match if engine is None else compile_by_google(engine, pattern)
 
 
 @cache
-def _google_re2() -> Any:
+def google_re2() -> Any:
     """The module, or None; another distribution has one of the same name, which falls back to Python's own `re`."""
     try:
         module = importlib.import_module("re2")
@@ -45,7 +45,13 @@ def _google_re2() -> Any:
     return module if hasattr(module, "Options") and hasattr(module, "Set") else None
 
 
-def _by_google(engine: Any, pattern: str) -> Matches:
+def compile_by_google(engine: Any, pattern: str) -> Matches:
+    """
+    Make a pattern ready with google-re2.
+
+    Raises:
+        Unsupported: It is no RE2, or too large.
+    """
     if len(pattern) > MAX_LENGTH:
         raise Unsupported(f"is longer than {MAX_LENGTH} characters")
     options = engine.Options()

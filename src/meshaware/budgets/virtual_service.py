@@ -252,4 +252,3 @@ def _host(field: Field) -> str:
     if "*" in host[1:] or (host.startswith("*") and not (host == "*" or host.startswith("*."))):
         raise field.error("must have its star alone or as the first label, as in *.example.com")
     return host
-
