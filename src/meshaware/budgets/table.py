@@ -80,7 +80,7 @@ class RouteTable:
         connect_timeout: float | None = None,
     ) -> Self:
         """
-        Read the VirtualServices in files and directories, as they hold for a sidecar in `namespace`.
+        Read VirtualServices, HTTPRoutes and DestinationRules, as they hold for a sidecar in `namespace`.
 
         Directories are read with all below them: `*.yaml`, `*.yml` and `*.json`, sorted, hidden names left out. Other
         kinds of resources are passed over and counted in `skipped`.
@@ -92,11 +92,11 @@ class RouteTable:
             source_labels: The caller's labels, for `sourceLabels`. Where they are not given, such a condition may
                 hold or not: of the routes that a call might take, the largest budget counts.
             source_namespace: The caller's namespace if it is known for sure, for `sourceNamespace`; as above.
-            connect_timeout: Seconds that connecting upstream may take, for budgets without a timeout; a
-                VirtualService does not say.
+            connect_timeout: Seconds that connecting upstream may take where no DestinationRule says; it counts for
+                budgets without a timeout.
 
         Raises:
-            ManifestError: A path is missing, or a document is not what Istio accepts.
+            ManifestError: A path is missing, or a document is not what Istio or the Gateway API accepts.
         """
         from meshaware.budgets.manifests import read_manifests  # noqa: PLC0415 (YAML only for those who have files)
 
