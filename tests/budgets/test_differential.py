@@ -370,6 +370,6 @@ def test_the_same_request_takes_the_same_route(start_envoy: Callable[..., Any], 
     with contextlib.closing(oracle):
         compare()
     print(f"{count.total()} pairs: {dict(count)}")  # noqa: T201 (what `nox -s differential` is asked for)
-    assert count["sure"] > 0.4 * count.total()
+    assert count["sure"] > 0.3 * count.total()
     assert count["in doubt"] + count["refused"] < 0.3 * count.total()
     assert count.total() >= _EXAMPLES * _REQUESTS * 0.9
