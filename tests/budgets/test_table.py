@@ -204,10 +204,11 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             route = routes.match_parts("GET", f"h{number}", "/", {})
             assert route is not None
             assert route.name == str(number)
-    assert len(routes._found) + len(routes._single) <= 3  # pyright: ignore[reportPrivateUsage]
+    assert len(routes._found) <= 3  # pyright: ignore[reportPrivateUsage]
+    assert len(routes._ready) <= 3  # pyright: ignore[reportPrivateUsage]
     assert len(routes._doubtful) <= 3  # pyright: ignore[reportPrivateUsage]
     assert routes.match_parts("GET", "h" * 300, "/", {}) is None
-    assert "h" * 300 not in routes._single  # pyright: ignore[reportPrivateUsage]
+    assert "h" * 300 not in routes._ready  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_table_is_a_route_source_by_its_holder() -> None:

@@ -16,7 +16,7 @@ from meshaware.budgets.re2 import Unsupported
 from meshaware.budgets.regex import compile_pattern
 from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, RouteMatch, TextMatch
 
-__all__ = ["Compiled", "Headers", "Request", "Tests", "compile_entries", "taken"]
+__all__ = ["Compiled", "Headers", "Request", "Tests", "compile_entries", "sure", "taken"]
 
 Verdict = bool | None
 Headers = Mapping[str, str] | Callable[[str], str | None]
@@ -104,6 +104,32 @@ def compile_entries(
     return tuple(compiled)
 
 
+def sure(tests: Iterable[Tests], path: str, request: Request) -> int | None:
+    """
+    Which of the entries with these tests a request takes, counted from 1; for the plain case that is most of them.
+
+    Returns:
+        0 if it takes none; None where that cannot be told.
+    """
+    number = 0
+    for test, condition in tests:
+        number += 1
+        if test is not None:
+            verdict = test(path)
+            if not verdict:
+                if verdict is None:
+                    return None
+                continue
+        if condition is not None:
+            verdict = condition(request)
+            if not verdict:
+                if verdict is None:
+                    return None
+                continue
+        return number
+    return 0
+
+
 def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | list[Compiled] | None:
     """
     The route that a request takes among the entries of a virtual host.
@@ -118,8 +144,7 @@ def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | l
     """
     possible: list[Compiled] = []
     for entry in entries:
-        # Only what is taken is looked at further: in a large table each further look is one at cold memory.
-        test, condition = entry[0]
+        test, condition = entry.tests
         verdict = True if test is None else test(path)
         if verdict is False:
             continue
@@ -129,7 +154,7 @@ def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | l
                 continue
             verdict = verdict and met
         if verdict and not possible:
-            return entry[1]
+            return entry.route
         possible.append(entry)
         if verdict:
             break

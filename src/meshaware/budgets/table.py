@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from meshaware.budgets.budget import largest
 from meshaware.budgets.choice import Choice, Entries
 from meshaware.budgets.config_dump import MAX_BYTES, read_config_dump
 from meshaware.budgets.domains import Namespace
-from meshaware.budgets.match import Compiled, Headers, taken
+from meshaware.budgets.match import Compiled, Headers, Tests, sure, taken
 from meshaware.budgets.paths import variants
 from meshaware.budgets.route import Route, RouteConfig
 
@@ -44,7 +44,7 @@ class RouteTable:
     `len(table)` and `for route in table` are about its routes; two tables are equal if they say the same.
     """
 
-    __slots__ = ("_choice", "_configs", "_doubtful", "_found", "_namespace", "_single", "_skipped")
+    __slots__ = ("_choice", "_configs", "_doubtful", "_found", "_namespace", "_ready", "_shapes", "_skipped")
 
     def __init__(
         self,
@@ -58,8 +58,10 @@ class RouteTable:
         self._namespace = namespace
         self._skipped = dict(skipped or {})
         self._choice = Choice(self._configs, namespace)
-        # Memories of what was worked out once; they never change what the table says. Most hosts have one list.
-        self._single: dict[object, Entries] = {}
+        # Memories of what was worked out once; they never change what the table says. Most hosts have one list: then
+        # its tests, which hosts share, come first and its routes after them, so that little memory is looked at.
+        self._ready: dict[object, tuple[Any, ...]] = {}
+        self._shapes: dict[tuple[Tests, ...], tuple[Tests, ...]] = {}
         self._found: dict[object, tuple[Entries, ...]] = {}
         self._doubtful: dict[tuple[int, ...], Route] = {}
 
@@ -185,15 +187,19 @@ class RouteTable:
             port: The port that is called; if not given, that of `host`, else 80.
         """
         key = host if port is None else (host, port)
-        single = self._single.get(key)
-        found = self._find(key, host, port) if single is None else (single,)
-        if not found:
-            return None
+        ready = self._ready.get(key)
+        if ready is None:
+            ready = self._prepare(key, host, port)
         bare, _, query = path.partition("?")
         paths = variants(bare)
-        if len(found) == 1 and len(paths) == 1:
-            route = taken(found[0], bare, (method, host, path, query, headers))
-            return self._widest(route) if isinstance(route, list) else route
+        if ready and len(paths) == 1:
+            number = sure(ready[0], bare, (method, host, path, query, headers))
+            if number is not None:
+                route: Route | None = ready[number] if number else None
+                return route
+        found = self._find(key, host, port)
+        if not found:
+            return None
         outcomes = [
             taken(entries, way, (method, host, f"{way}?{query}" if query else way, query, headers))
             for entries in found
@@ -207,19 +213,30 @@ class RouteTable:
             possible.extend(outcome if isinstance(outcome, list) else () if outcome is None else (outcome,))
         return self._widest(possible)
 
+    def _prepare(self, key: object, host: str, port: int | None) -> tuple[Any, ...]:
+        """The tests of a host and its routes; empty where it may have one list of routes or another."""
+        found = self._choice.find(host, port)
+        ready: tuple[Any, ...] = ()
+        if len(found) < 2:
+            entries = found[0] if found else ()
+            tests = tuple(entry.tests for entry in entries)
+            ready = (self._shapes.setdefault(tests, tests), *(entry.route for entry in entries))
+        if len(host) <= _LONGEST_HOST:
+            if len(self._ready) >= _REMEMBERED:
+                self._ready.clear()
+                self._shapes.clear()
+            self._ready[key] = ready
+        return ready
+
     def _find(self, key: object, host: str, port: int | None) -> tuple[Entries, ...]:
         known = self._found.get(key)
         if known is not None:
             return known
         found = self._choice.find(host, port)
         if len(host) <= _LONGEST_HOST:
-            if len(self._found) + len(self._single) >= _REMEMBERED:
+            if len(self._found) >= _REMEMBERED:
                 self._found.clear()
-                self._single.clear()
-            if len(found) == 1:
-                self._single[key] = found[0]
-            else:
-                self._found[key] = found
+            self._found[key] = found
         return found
 
     def _widest(self, possible: Iterable[Compiled | Route]) -> Route:
