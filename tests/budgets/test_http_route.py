@@ -240,12 +240,18 @@ def test_what_has_no_service_for_a_parent_is_passed_over(read: Read, parent: str
     assert routes.skipped == {f"HTTPRoute {reason}": 1}
 
 
-def test_a_filter_that_istiod_does_not_know_has_it_make_no_route_at_all(read: Read) -> None:
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        (f"filters: [{{type: ExtensionRef, extensionRef: {{}}}}], {TO}", "ExtensionRef"),
+        ("backendRefs: [{name: inventory, port: 80, filters: [{type: URLRewrite}]}]", "URLRewrite"),
+    ],
+)
+def test_a_filter_that_istiod_does_not_know_has_it_make_no_route_at_all(read: Read, rule: str, kind: str) -> None:
     """Not even of the other rules."""
-    rules = f"{{filters: [{{type: ExtensionRef, extensionRef: {{}}}}], {TO}}}, {{{TO}}}"
-    routes = read(http_route(rules), namespace="shop")
+    routes = read(http_route(f"{{{rule}}}, {{{TO}}}"), namespace="shop")
     assert len(routes) == 0
-    assert routes.skipped == {"HTTPRoute with a filter of type ExtensionRef, of which istiod makes no route": 1}
+    assert routes.skipped == {f"HTTPRoute with a filter of type {kind}, of which istiod makes no route": 1}
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ GROUP = "gateway.networking.k8s.io/"
 VERSIONS = (f"{GROUP}v1", f"{GROUP}v1beta1")
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
-_FILTERS = frozenset({"CORS", "RequestHeaderModifier", "RequestMirror", "RequestRedirect", "ResponseHeaderModifier"})
-_ROUTE_FILTERS = _FILTERS | {"URLRewrite"}
+_BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
+_RULE_FILTERS = _BACKEND_FILTERS | {"CORS", "RequestMirror", "RequestRedirect", "URLRewrite"}
 _NOT_IN_A_PATH = ("//", "/./", "/../", "%2f", "%2F", "#")
 _NOT_AT_ITS_END = ("/.", "/..")
 _RANKS = {"exact": 3, "prefix": 2, "segments": 2, "regex": 1}
@@ -59,9 +59,9 @@ def read_http_route(field: Field, home: Namespace, registry: Registry) -> Iterat
     """
     name, namespace, metadata = home_of(field, "HTTPRoute", home.name)
     spec = field.need("spec", "must have parentRefs and rules")
-    parents, rules, unsupported = spec.get("parentRefs"), spec.get("rules"), ""
+    unsupported = ""
     read: list[Rule] = []
-    for number, rule in enumerate(() if rules is None else rules.elements()):
+    for number, rule in enumerate(_elements(spec.get("rules"))):
         unsupported = unsupported or _unsupported(rule)
         read.extend(_rules(rule, f"{namespace}.{name}.{number}", namespace))
     route = VirtualService(
@@ -74,16 +74,18 @@ def read_http_route(field: Field, home: Namespace, registry: Registry) -> Iterat
         created=timestamp(metadata.get("creationTimestamp")),
         origin=field.origin,
         kind="HTTPRoute",
-        unused=unsupported,
     )
-    found = [_parent(each, namespace, home, registry) for each in (() if parents is None else parents.elements())]
+    found = [_parent(each, namespace, home, registry) for each in _elements(spec.get("parentRefs"))]
     meant = [parent for parent in found if parent.hosts] or found[:1] or [_Parent(unused="without parents")]
     for hosts, owner, port, unused in meant:
-        conditions = [_on_port(rule, port) for rule in route.rules]
+        attached = route._replace(
+            parent=owner,
+            port=port,
+            unused=unused or unsupported,
+            rules=tuple(_on_port(rule, port) for rule in route.rules),
+        )
         for host in hosts or ("",):
-            yield route._replace(
-                hosts=(host,), parent=owner, port=port, unused=unused or route.unused, rules=tuple(conditions)
-            )
+            yield attached._replace(hosts=(host,))
 
 
 def merge_http_routes(routes: Iterable[VirtualService]) -> Iterator[VirtualService]:
@@ -100,7 +102,7 @@ def merge_http_routes(routes: Iterable[VirtualService]) -> Iterator[VirtualServi
         else:
             groups.setdefault((route.namespace, route.port, route.hosts[0]), []).append(route)
     for (namespace, port, host), group in groups.items():
-        ordered = sorted(group, key=lambda route: (not route.created, route.created, route.name * bool(route.created)))
+        ordered = sorted(group, key=_age)
         rules = sorted((rule for route in ordered for rule in route.rules), key=_precedence)
         name = "~".join(filter(None, (namespace, str(port or ""), host)))
         yield ordered[0]._replace(name=name, rules=tuple(rules))
@@ -125,12 +127,10 @@ def _parent(field: Field, namespace: str, home: Namespace, registry: Registry) -
 
 
 def _unsupported(rule: Field) -> str:
-    backends = rule.get("backendRefs")
-    places = [(rule, _ROUTE_FILTERS), *((each, _FILTERS) for each in (() if backends is None else backends.elements()))]
+    """The filter of which istiod makes no route, not even of the other rules; empty if there is none."""
+    places = [(rule, _RULE_FILTERS), *((backend, _BACKEND_FILTERS) for backend in _elements(rule.get("backendRefs")))]
     for place, known in places:
-        filters = place.get("filters")
-        for each in () if filters is None else filters.elements():
-            kind = each.need("type", "must be the type of the filter").text()
+        for kind in map(_kind, _elements(place.get("filters"))):
             if kind not in known:
                 return f"with a filter of type {kind[:40]}, of which istiod makes no route"
     return ""
@@ -244,6 +244,11 @@ def _texts(field: Field | None) -> Iterator[tuple[str, TextMatch | None]]:
 
 def _on_port(rule: Rule, port: int) -> Rule:
     return rule._replace(conditions=tuple(condition._replace(port=port) for condition in rule.conditions))
+
+
+def _age(route: VirtualService) -> tuple[bool, str, str]:
+    # No date: as it was read, behind those that are in a cluster already.
+    return not route.created, route.created, route.name if route.created else ""
 
 
 def _precedence(rule: Rule) -> tuple[int, int, bool, int, int]:
