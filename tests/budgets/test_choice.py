@@ -98,6 +98,17 @@ def test_routes_for_another_port_are_left_out() -> None:
     assert names(choice, "inventory", 8080) == ["8080", "0"]
 
 
+def test_routes_that_others_have_a_port_of_are_left_out_there() -> None:
+    """As where two VirtualServices share a host."""
+    entries = (
+        Entry(RouteMatch(port=8080), Route("first", Budget())),
+        Entry(RouteMatch(other_ports=(8080,)), Route("second", Budget())),
+    )
+    choice = Choice([RouteConfig("", (VirtualHost("inventory", ("inventory",), entries),))], SHOP)
+    assert names(choice, "inventory", 8080) == ["first"]
+    assert names(choice, "inventory", 81) == ["second"]
+
+
 @pytest.mark.parametrize(
     ("host", "wanted"),
     [

@@ -124,3 +124,18 @@ def test_any_other_host_has_its_own_name_only(host: str) -> None:
 def test_a_short_name_has_a_full_one(host: str, service: str, certain: bool) -> None:
     """With one dot it may be that of a service, or of a host outside."""
     assert SHOP.services(host) == (service, certain)
+
+
+@pytest.mark.parametrize(
+    ("host", "owner"),
+    [
+        ("inventory.shop.svc.cluster.local", "shop"),
+        ("inventory.shop", ""),
+        ("a.inventory.shop.svc.cluster.local", ""),
+        ("svc.cluster.local", ""),
+        ("api.example.com", ""),
+    ],
+)
+def test_a_full_name_has_a_namespace(host: str, owner: str) -> None:
+    """Others have none that is known."""
+    assert SHOP.owner(host) == owner

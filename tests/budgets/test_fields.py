@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshaware.budgets.documents import read_documents
-from meshaware.budgets.fields import Field
+from meshaware.budgets.fields import Field, home_of, timestamp
 from meshaware.errors import ManifestError
 
 
@@ -113,3 +113,41 @@ def test_whole_milliseconds_are_always_accepted(milliseconds: int) -> None:
     """However long, and however they are written."""
     for text in (f"{milliseconds}ms", f"{milliseconds / 1000:.3f}s"):
         assert Field(text, "routes.yaml, document 1", 1, "timeout").duration() == pytest.approx(milliseconds / 1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1h30m", 5400.0), ("1500ms", 1.5), ("0s", 0.0), ("0h0m", 0.0), ("1s1s1s1s", 4.0), ("99999h", 359996400.0)],
+)
+def test_durations_of_the_gateway_api_are_whole_numbers(text: str, seconds: float) -> None:
+    """GEP-2257; 0 is none."""
+    assert value(text).gateway_duration() == seconds
+
+
+@pytest.mark.parametrize("text", ["1.5s", "100000s", "1s1s1s1s1s", "5", "1d", "1us", "''", "s", "-1s", "1 s"])
+def test_other_durations_are_none_of_the_gateway_api(text: str) -> None:
+    """Go's fractions among them."""
+    with pytest.raises(ManifestError, match=r"must be a duration of whole h, m, s or ms in text"):
+        value(text).gateway_duration()
+
+
+def test_a_text_may_be_one_of_several() -> None:
+    """The message names them."""
+    assert value("GET").one_of("GET", "PUT") == "GET"
+    with pytest.raises(ManifestError, match=r"spec.timeout: get: must be one of GET, PUT$"):
+        value("get").one_of("GET", "PUT")
+
+
+def test_a_resource_says_where_it_is() -> None:
+    """Or is where its reader says."""
+    assert home_of(field("metadata: {name: a, namespace: b}"), "Route", "c")[:2] == ("a", "b")
+    assert home_of(field("metadata: {name: a}"), "Route", "c")[:2] == ("a", "c")
+    with pytest.raises(ManifestError, match=r"metadata.name: is missing: must be the name of the Route$"):
+        home_of(field("metadata: {}"), "Route", "c")
+
+
+@pytest.mark.parametrize("text", ["2024-01-02T03:04:05Z", "'2024-01-02T03:04:05Z'"])
+def test_a_timestamp_sorts_as_text(text: str) -> None:
+    """Quoted or not."""
+    assert timestamp(value(text)) == "2024-01-02T03:04:05Z"
+    assert timestamp(None) == ""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshaware.budgets.paths import variants
+from meshaware.budgets.paths import variants, without_parameters
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,22 @@ def test_a_path_that_normalisation_changes_is_two(path: str, normal: str) -> Non
     assert variants(path) == (path, normal)
 
 
+@pytest.mark.parametrize(
+    ("path", "ways"),
+    [
+        ("/a/..;v=1", ("/a/..;v=1", "/")),
+        ("/a/.;/b", ("/a/.;/b", "/a/b")),
+        ("/.;", ("/.;", "/")),
+        ("/a/%2e%2E;v=1/b", ("/a/%2e%2E;v=1/b", "/a/..;v=1/b", "/b")),
+        ("/a/...;v=1", ("/a/...;v=1",)),
+        ("/a;v=1/.", ("/a;v=1/.", "/a;v=1/")),
+    ],
+)
+def test_a_dot_segment_may_have_parameters(path: str, ways: tuple[str, ...]) -> None:
+    """Envoys differ in whether it is one then."""
+    assert variants(path) == ways
+
+
 @pytest.mark.parametrize("path", ["/a/..x", "/...", "/.a", "/..a", "/a./b"])
 def test_a_dot_is_only_a_segment_by_itself(path: str) -> None:
     """Names may have dots."""
@@ -55,3 +71,17 @@ def test_what_is_normal_stays_so(tail: str) -> None:
     assert variants(normal)[-1] == normal or "%" in normal
     assert normal.startswith("/")
     assert "/../" not in f"{normal}/"
+
+
+@pytest.mark.parametrize(
+    ("path", "ways"),
+    [
+        ("/a/b", ("/a/b",)),
+        ("/a;v=1", ("/a",)),
+        ("/a;v=1/b;w", ("/a", "/a/b")),
+        (";/b", ("", "/b")),
+    ],
+)
+def test_parameters_end_with_the_path_or_with_their_segment(path: str, ways: tuple[str, ...]) -> None:
+    """The former up to Envoy 1.39.0."""
+    assert without_parameters(path) == ways

@@ -205,9 +205,10 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             assert route is not None
             assert route.name == str(number)
     assert len(routes._found) <= 3  # pyright: ignore[reportPrivateUsage]
+    assert len(routes._ready) <= 3  # pyright: ignore[reportPrivateUsage]
     assert len(routes._doubtful) <= 3  # pyright: ignore[reportPrivateUsage]
     assert routes.match_parts("GET", "h" * 300, "/", {}) is None
-    assert "h" * 300 not in routes._found  # pyright: ignore[reportPrivateUsage]
+    assert "h" * 300 not in routes._ready  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_table_is_a_route_source_by_its_holder() -> None:
@@ -261,3 +262,16 @@ def test_one_table_from_each_side_agree(read: Callable[..., RouteTable]) -> None
             assert ours is not None
             assert theirs is not None
             assert ours.budget == theirs.budget
+
+
+@pytest.mark.parametrize("host", ["inventory", "Inventory.Shop", "orders", "10.0.0.1", "a_b.c-d"])
+@pytest.mark.parametrize("port", ["", ":80", ":8080", ":443", ":65535", ":08080", ":0"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "/items/42", "/items?q=1&r=/", "/reports/2024", "/a/../items", "/%61", "/x|y"]
+)
+def test_a_plain_url_is_read_as_any_other(read: Callable[..., RouteTable], host: str, port: str, path: str) -> None:
+    """What is read at once, and what is taken apart with care, lead to the same route."""
+    routes = read(INVENTORY, namespace="shop")
+    url = f"http://{host}{port}{path}"
+    assert routes.match("GET", url) == routes.match("GET", url, {})
+    assert routes.match("get", httpx.URL(url)) == routes.match("GET", url, {})  # type: ignore[arg-type]

@@ -93,7 +93,7 @@ def test_a_host_with_a_dot_is_taken_as_it_stands(read: Read, view: View, hosts: 
 
 
 def test_the_nearest_of_several_virtual_services_governs_alone(read: Read, view: View) -> None:
-    """Exact before wildcard, own namespace before others, first before second: they do not merge."""
+    """Exact before wildcard, first before second: they do not merge."""
     wide, exact, second = (
         answering(read, 201, "hosts: ['*']"),
         answering(read, 202),
@@ -101,8 +101,30 @@ def test_the_nearest_of_several_virtual_services_governs_alone(read: Read, view:
     )
     assert statuses(wide + exact + second, view) == [202]
     foreign = [replace_namespace(answering(read, 204, "hosts: [inventory.shop.svc.cluster.local]")[0], "other")]
-    assert statuses(foreign + exact, view) == [202]
+    assert statuses(foreign + exact, view) == [204]
+    assert statuses(exact + foreign, view) == [202]
     assert statuses(foreign, view) == [204]
+
+
+def test_what_is_private_to_the_client_comes_first(read: Read, view: View) -> None:
+    """Then what is exported to its namespace by name, then what is public, as Istio ranks them."""
+    host = "hosts: [inventory.shop.svc.cluster.local]"
+    public = answering(read, 201)
+    named = [replace_namespace(answering(read, 202, f"{host}\nexportTo: [shop]")[0], "other")]
+    private = answering(read, 203, "hosts: [inventory]\nexportTo: ['.']")
+    nowhere = answering(read, 204, "hosts: [inventory]\nexportTo: ['~', shop]")
+    assert statuses(public + named + private, view) == [203]
+    assert statuses(public + named, view) == [202]
+    assert statuses(nowhere + public, view) == [201]
+    wide = answering(read, 205, "hosts: ['*.shop.svc.cluster.local']\nexportTo: ['.']")
+    assert statuses(wide + public, view) == [201]
+
+
+def test_one_without_rules_for_the_client_leaves_the_host_to_the_next(read: Read, view: View) -> None:
+    """Of that very name, not to a wildcard."""
+    none = read("hosts: [inventory]\nhttp: [{match: [{port: 9}], directResponse: {status: 201}}]")
+    assert statuses(none + answering(read, 202), view) == [202]
+    assert statuses(none + answering(read, 203, "hosts: ['*.shop.svc.cluster.local']"), view) == []
 
 
 def replace_namespace(manifest: Manifest, namespace: str) -> Manifest:

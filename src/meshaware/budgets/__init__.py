@@ -4,8 +4,11 @@ How long a call may take: what the mesh was told, read from manifests or from th
     budget.py           one budget: its numbers, and the seconds they come to
     route.py            a route and its conditions, as plain values
     table.py            all routes, and the one that a call takes
-    choice.py           ... by port and host: domains.py;  by conditions: match.py, paths.py, re2.py, automaton.py
-    manifests.py        routes from files: documents.py, fields.py, virtual_service.py, conditions.py, delegates.py
+    choice.py           ... by port and host: domains.py;  by conditions: match.py, paths.py
+                        ... by regular expressions: regex.py, re2.py, automaton.py
+    manifests.py        routes from files: documents.py, fields.py
+                        ... by kind: virtual_service.py, conditions.py, http_route.py, destination_rule.py, registry.py
+                        ... which of them govern: precedence.py, delegates.py
     diff.py             what is different between two tables
     config_dump.py      routes from Envoy: dump_reader.py, pieces.py, envoy_json.py, envoy_route.py, envoy_match.py
     sources.py          the table that holds now, read from the live sidecar: rounds.py, polling.py, driving.py,

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 
 from meshaware.budgets.re2 import Alternatives, Anchor, Chars, Node, Repeat, Sequence, Unsupported, parse
 
-__all__ = ["Pattern"]
+__all__ = ["MAX_TEXT", "Pattern", "beginning"]
+
+MAX_TEXT = 8192
+"""Longer texts are not judged."""
 
 _MAX_STEPS = 400
-_MAX_TEXT = 8192
 _MAX_STATES = 512
 
 _SPLIT, _BEGIN, _END, _MATCH = "split", "begin", "end", "match"
@@ -68,7 +70,7 @@ class Pattern:
         """Whether the whole text matches; None where that is not judged: too long, not ASCII, or too many states."""
         if not text.startswith(self._begin):
             return False
-        if len(text) > _MAX_TEXT or not text.isascii() or self._maker.overgrown:
+        if len(text) > MAX_TEXT or not text.isascii() or self._maker.overgrown:
             return None
         state = self._start
         try:
@@ -79,6 +81,16 @@ class Pattern:
         except _Overgrown:
             return None
         return state.accepts
+
+
+def beginning(pattern: str) -> str:
+    """
+    The text that all matches of a pattern begin with.
+
+    Raises:
+        Unsupported: The pattern uses what `re2.parse` does not read.
+    """
+    return _literal(parse(pattern))[0]
 
 
 class _Maker:

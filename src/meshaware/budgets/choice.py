@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshaware.budgets.domains import Domains, Namespace, split_authority
-from meshaware.budgets.match import Compiled, compile_entries
-from meshaware.budgets.route import RouteConfig, VirtualHost
+from meshaware.budgets.match import Compiled, Tests, compile_entries
+from meshaware.budgets.route import RouteConfig, RouteMatch, VirtualHost
 
 __all__ = ["Choice", "Entries"]
 
@@ -61,7 +61,7 @@ class Choice:
         found: list[Entries] = []
         for config in self._configs(host, called):
             lists = config.find(host, asked, self._namespace)
-            found.extend(tuple(entry for entry in entries if entry.port in (0, called)) for entries in lists)
+            found.extend(lists if config.every_port else (_on_port(entries, called) for entries in lists))
         return tuple(found)
 
     def _configs(self, host: str, port: int) -> list[_Config]:
@@ -81,8 +81,12 @@ class Choice:
         return host in self._namespace.names(service)
 
 
+def _on_port(entries: Entries, port: int) -> Entries:
+    return tuple(entry for entry in entries if entry.port in (0, port) and port not in entry.other_ports)
+
+
 class _Config:
-    __slots__ = ("_domains", "_ignore_parameters", "_ignore_port", "_made_here", "_ready")
+    __slots__ = ("_domains", "_ignore_parameters", "_ignore_port", "_known", "_made_here", "_ready", "every_port")
 
     def __init__(self, config: RouteConfig) -> None:
         self._ignore_port, self._ignore_parameters = config.ignore_port, config.ignore_parameters
@@ -90,6 +94,11 @@ class _Config:
         self._domains = Domains((domain, host) for host in config.hosts for domain in host.domains)
         # Of the thousands of hosts that a sidecar knows, a workload calls a few: those are made ready.
         self._ready: dict[int, Entries] = {}
+        self._known: dict[RouteMatch, tuple[Tests, str]] = {}
+        # Whether no route asks for the port: Envoy's own never do.
+        self.every_port = not any(
+            entry.match.port or entry.match.other_ports for host in config.hosts for entry in host.entries
+        )
 
     def knows(self, host: str) -> bool:
         return self._domains.exact(host) is not None or self._domains.wildcard(host) is not None
@@ -105,7 +114,7 @@ class _Config:
     def _entries(self, host: VirtualHost) -> Entries:
         entries = self._ready.get(id(host))
         if entries is None:
-            entries = compile_entries(host.entries, ignore_parameters=self._ignore_parameters)
+            entries = compile_entries(host.entries, ignore_parameters=self._ignore_parameters, known=self._known)
             self._ready[id(host)] = entries
         return entries
 

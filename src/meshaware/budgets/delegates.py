@@ -83,6 +83,12 @@ def _conflict(root: Condition, leaf: Condition) -> bool:
     """Whether the leaf matches anything that the root does not."""
     if root.ignore_uri_case != leaf.ignore_uri_case or (root.port and leaf.port and root.port != leaf.port):
         return True
+    if root.source_namespace and root.source_namespace != leaf.source_namespace:
+        return True
+    if any(root.source_labels.get(label, value) != value for label, value in leaf.source_labels.items()):
+        return True
+    if root.gateways and leaf.gateways and not set(leaf.gateways) <= set(root.gateways):
+        return True
     if root.uri is not None and leaf.uri is not None and _wider(root.uri, leaf.uri):
         return True
     pairs = (
@@ -103,4 +109,4 @@ def _wider(root: TextMatch | None, leaf: TextMatch | None) -> bool:
         return True
     if root.kind == "exact":
         return leaf != root
-    return not leaf.value.startswith(root.value)
+    return not root.value or not leaf.value.startswith(root.value)

@@ -105,6 +105,11 @@ class Namespace(NamedTuple):
             return host.lower()
         return f"{host}.{namespace or self.name}.svc.{self.cluster_domain}".lower()
 
+    def owner(self, host: str) -> str:
+        """The namespace of the service that a full name is of; empty if it is none of the cluster's."""
+        service = host.removesuffix(f".svc.{self.cluster_domain}".lower())
+        return service.partition(".")[2] if service != host and service.count(".") == 1 else ""
+
     def names(self, host: str) -> tuple[str, ...]:
         """Every domain by which a caller here reaches a host, which is a full name or one outside the cluster."""
         bare = host.removesuffix(".")

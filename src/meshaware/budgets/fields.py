@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from meshaware.budgets.documents import Fields
 from meshaware.durations import parse_duration
 from meshaware.errors import ManifestError
 
-__all__ = ["Field"]
+__all__ = ["Field", "home_of", "timestamp"]
 
 _PLAIN = re.compile(r"[\w.:/+*@-][\w.:/+*@ -]{0,80}", re.ASCII)
+# GEP-2257: https://gateway-api.sigs.k8s.io/geps/gep-2257/
+_GEP_DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}", re.ASCII)
 _MILLISECOND = 0.001
 _LONGEST = 2_562_047 * 3600.0
 _MAX_SHOWN = 80
@@ -89,6 +92,13 @@ class Field:
         """A list of texts."""
         return tuple(element.text() for element in self.elements())
 
+    def one_of(self, *values: str) -> str:
+        """One of the texts that are known."""
+        text = self.text()
+        if text not in values:
+            raise self.error(f"must be one of {', '.join(values)}")
+        return text
+
     def flag(self) -> bool:
         """True or false."""
         if not isinstance(self.value, bool):
@@ -127,6 +137,19 @@ class Field:
             raise self.error("must be whole milliseconds")
         return seconds
 
+    def gateway_duration(self) -> float:
+        """
+        A duration as the Gateway API accepts it: one to four whole numbers with a unit each; 0 is none.
+
+        Returns:
+            Seconds.
+        """
+        if not isinstance(self.value, str) or _GEP_DURATION.fullmatch(self.value) is None:
+            raise self.error(
+                'must be a duration of whole h, m, s or ms in text, such as "250ms", "1500ms" or "1h30m" (GEP-2257)'
+            )
+        return parse_duration(self.value)
+
     def _fields(self) -> Fields:
         if not isinstance(self.value, Fields):
             raise self.error("must be a mapping")
@@ -136,6 +159,24 @@ class Field:
         fields = self._fields()
         path = f"{self.path}.{key}" if self.path else key
         return Field(fields[key], self._place, fields.lines.get(key, self._line), path)
+
+
+def home_of(field: Field, kind: str, namespace: str) -> tuple[str, str, Field]:
+    """The name of a resource, where it is, and its metadata; `namespace` is where it is if they do not say."""
+    metadata = field.need("metadata", "must have at least a name")
+    name = metadata.need("name", f"must be the name of the {kind}").text()
+    own = metadata.get("namespace")
+    return name, namespace if own is None else own.text(), metadata
+
+
+def timestamp(field: Field | None) -> str:
+    """A creationTimestamp in a form that sorts by time, empty if there is none."""
+    if field is None:
+        return ""
+    # YAML makes a date of it unless it is quoted; RFC 3339 in UTC, as Kubernetes writes it, sorts as text.
+    if isinstance(field.value, datetime):
+        return field.value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return field.text()
 
 
 def _shown(value: object) -> str:

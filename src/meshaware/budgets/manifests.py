@@ -1,29 +1,36 @@
-"""From files and directories to the routes of a sidecar: which documents count, and which of them wins a host."""
+"""From files and directories to the routes of a sidecar: which documents count, and what kind each is."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from meshaware.budgets.budget import Budget
 from meshaware.budgets.conditions import Caller
-from meshaware.budgets.delegates import resolve
+from meshaware.budgets.destination_rule import DestinationRule, DestinationRules, read_destination_rule
 from meshaware.budgets.documents import Document, read_documents
 from meshaware.budgets.domains import Namespace
 from meshaware.budgets.fields import Field
-from meshaware.budgets.route import Entry, Route, RouteConfig, RouteMatch, VirtualHost
-from meshaware.budgets.virtual_service import VERSIONS, Rule, VirtualService, read_virtual_service
+from meshaware.budgets.http_route import VERSIONS as GATEWAY_VERSIONS
+from meshaware.budgets.http_route import merge_http_routes, read_http_route
+from meshaware.budgets.precedence import Chooser
+from meshaware.budgets.registry import Registry
+from meshaware.budgets.route import RouteConfig, VirtualHost
+from meshaware.budgets.virtual_service import VERSIONS as ISTIO_VERSIONS
+from meshaware.budgets.virtual_service import VirtualService, read_virtual_service
 from meshaware.errors import ManifestError
 
 __all__ = ["read_manifests"]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _MAX_BYTES = 16 << 20
-_GROUP = "networking.istio.io/"
+_VERSIONS = {
+    "VirtualService": ISTIO_VERSIONS,
+    "DestinationRule": ISTIO_VERSIONS,
+    "HTTPRoute": GATEWAY_VERSIONS,
+}
 
 _log = logging.getLogger("meshaware.routes")
 
@@ -39,27 +46,28 @@ def read_manifests(
     connect_timeout: float | None = None,
 ) -> tuple[RouteConfig, Mapping[str, int]]:
     """
-    Read VirtualServices as they hold for a sidecar in the namespace `home`.
+    Read VirtualServices, HTTPRoutes and DestinationRules as they hold for a sidecar in the namespace `home`.
 
     Returns:
         The routes, for every port, and what was passed over, by kind or reason.
 
     Raises:
-        ManifestError: A path is missing, or a document is not what Istio accepts.
+        ManifestError: A path is missing, or a document is not what Istio or the Gateway API accepts.
     """
-    skipped: Counter[str] = Counter()
-    services: list[VirtualService] = []
+    read = _Resources(home)
     named = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     for path in named:
-        before = len(services)
+        before = read.routes
         for document in _documents(Path(path)):
-            services.extend(_virtual_services(document, home.name, skipped))
-        if len(services) == before:
-            found = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(skipped.items())) or "nothing at all"
-            _log.warning("no VirtualService in %s; read there so far: %s", path, found)
-    caller = Caller(labels, source)
-    hosts = _hosts(services, home, caller, connect_timeout, skipped)
-    return RouteConfig("", tuple(_virtual_host(host, entries, home) for host, entries in hosts.items())), skipped
+            read.take(document)
+        if read.routes == before:
+            found = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(read.skipped.items()))
+            _log.warning("no VirtualService in %s; read there so far: %s", path, found or "nothing at all")
+    rules = DestinationRules(read.destination_rules, home, labels)
+    chooser = Chooser(home, Caller(labels, source), rules, connect_timeout)
+    hosts = chooser.hosts(read.virtual_services(), read.skipped)
+    made = [VirtualHost(host, read.registry.domains(host), entries) for host, entries in hosts.items()]
+    return RouteConfig("", tuple(made)), read.skipped
 
 
 def _documents(path: Path) -> Iterator[Document]:
@@ -98,97 +106,56 @@ def _files(path: Path, above: tuple[Path, ...]) -> Iterator[Path]:
         raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _virtual_services(
-    document: Document, namespace: str, skipped: Counter[str], listed: tuple[str, str] = ("", "")
-) -> Iterator[VirtualService]:
-    """Those in a document; `listed` is the kind and version of an item that does not say, by the kind of its list."""
-    if document.is_empty:
-        return
-    kind, version = document.text("kind") or listed[0], document.text("apiVersion") or listed[1]
-    if kind in ("List", "VirtualServiceList"):
-        inherited = ("VirtualService", version) if kind == "VirtualServiceList" else ("", "")
-        for item in document.items():
-            yield from _virtual_services(item, namespace, skipped, inherited)
-        return
-    if kind != "VirtualService" or (version and not version.startswith(_GROUP)):
-        skipped[f"VirtualService of {version}" if kind == "VirtualService" else kind or "no kind"] += 1
-        return
-    field = Field(document.load(), document.place, document.line)
-    if version not in VERSIONS:
-        rule = f"must be one of {', '.join(VERSIONS)}"
-        raise field.need("apiVersion", rule).error(rule)
-    yield read_virtual_service(field, namespace)
+class _Resources:
+    """The resources of all documents, by kind."""
 
+    def __init__(self, home: Namespace) -> None:
+        self.destination_rules: list[DestinationRule] = []
+        self.registry = Registry(home)
+        self.skipped: Counter[str] = Counter()
+        self._home = home
+        self._virtual_services: list[VirtualService] = []
+        self._http_routes: list[Field] = []
 
-def _hosts(
-    given: Sequence[VirtualService],
-    home: Namespace,
-    caller: Caller,
-    connect_timeout: float | None,
-    skipped: Counter[str],
-) -> Mapping[str, tuple[Entry, ...]]:
-    """
-    The routes of each host: of several VirtualServices for it, those of the first by rank.
+    @property
+    def routes(self) -> int:
+        """How many documents had routes so far."""
+        return len(self._virtual_services) + len(self._http_routes)
 
-    One without a rule for this caller leaves its host to the next one of that very name, but not to a wildcard: istiod
-    looks for the most specific host first, and for rules in it afterwards.
-    """
-    delegates = {(service.namespace, service.name): service for service in reversed(given) if not service.hosts}
-    hosts: dict[str, tuple[Entry, ...]] = {}
-    for service in sorted(given, key=lambda service: _rank(service, home.name)):
-        reason = _passed_over(service, home.name)
-        if reason:
-            skipped[f"VirtualService {reason}"] += 1
-            continue
-        rules = resolve(service.rules, service.namespace, delegates)
-        for name in service.hosts:
-            host = home.full(name, service.namespace).removesuffix(".")
-            if hosts.get(host) or (host in hosts and host.startswith("*")):
-                skipped["VirtualService for a host that another one has"] += 1
-            else:
-                hosts[host] = tuple(_entries(rules, host, caller, connect_timeout))
-    return hosts
+    def virtual_services(self) -> list[VirtualService]:
+        """All VirtualServices, those that istiod makes of HTTPRoutes among them."""
+        made = [each for field in self._http_routes for each in read_http_route(field, self._home, self.registry)]
+        return [*self._virtual_services, *merge_http_routes(made)]
 
+    def take(self, document: Document, listed: tuple[str, str] = ("", "")) -> None:
+        """Take a document; `listed` is the kind and version of an item that does not say, by the kind of its list."""
+        if document.is_empty:
+            return
+        kind, version = document.text("kind") or listed[0], document.text("apiVersion") or listed[1]
+        inner = kind.removesuffix("List")
+        if kind == "List" or (kind != inner and inner in _VERSIONS):
+            for item in document.items():
+                self.take(item, (inner, version) if inner else ("", ""))
+            return
+        versions = _VERSIONS.get(kind)
+        if versions is None or (version and not version.startswith(versions[0].partition("/")[0] + "/")):
+            self.skipped[f"{kind} of {version}" if versions else kind or "no kind"] += 1
+            self._register(kind, version, document)
+            return
+        field = Field(document.load(), document.place, document.line)
+        if version not in versions:
+            rule = f"must be one of {', '.join(versions)}"
+            raise field.need("apiVersion", rule).error(rule)
+        match kind:
+            case "VirtualService":
+                self._virtual_services.append(read_virtual_service(field, self._home.name))
+            case "HTTPRoute":
+                # What its parents are, a document further on may tell.
+                self._http_routes.append(field)
+            case _:
+                self.destination_rules.append(read_destination_rule(field, self._home.name))
 
-def _virtual_host(host: str, entries: tuple[Entry, ...], home: Namespace) -> VirtualHost:
-    return VirtualHost(host, (host,) if host.startswith("*") else home.names(host), entries)
-
-
-def _rank(service: VirtualService, namespace: str) -> tuple[int, bool, str, str, str]:
-    """As istiod ranks them: private to the namespace, exported to it, public; then the oldest, then by name."""
-    visibility = 2 if "*" in (service.export_to or ("*",)) else 0 if service.namespace == namespace else 1
-    if not service.created:
-        # No date: sorting is stable, so the one read first stays first, behind those that are in a cluster already.
-        return visibility, True, "", "", ""
-    return visibility, False, service.created, service.name, service.namespace
-
-
-def _passed_over(service: VirtualService, namespace: str) -> str:
-    if not service.hosts:
-        return "to delegate to"
-    if service.gateways and "mesh" not in service.gateways:
-        return "for gateways only"
-    if not service.visible(namespace):
-        return f"not exported to {namespace}"
-    return ""
-
-
-def _entries(rules: Iterable[Rule], host: str, caller: Caller, connect_timeout: float | None) -> Iterator[Entry]:
-    for rule in rules:
-        unknown = rule.delegate is not None
-        note = ""
-        if rule.delegate is not None:
-            note = f"its delegate {'/'.join(rule.delegate)} is not among the manifests: no bound is assumed"
-        budget = Budget() if unknown else rule.budget(connect_timeout)
-        route = Route(rule.name or rule.label, budget, rule.origin, host, rule.action, note)
-        if not rule.conditions:
-            yield Entry(RouteMatch(doubt=note), route)
-            if not unknown:
-                return
-        for condition in rule.conditions:
-            applies = condition.applies(caller)
-            if applies is False:
-                continue
-            named = replace(route, name=f"{rule.name}.{condition.name}") if condition.name else route
-            doubts = [note, "" if applies else "the caller's labels or namespace decide"]
-            yield Entry(condition.route_match(doubt="; ".join(filter(None, doubts))), named)
+    def _register(self, kind: str, version: str, document: Document) -> None:
+        """Note what bounds no call, and yet tells how hosts are called."""
+        if (kind, version) == ("Service", "v1") or (kind == "ServiceEntry" and version in ISTIO_VERSIONS):
+            self.registry.add(kind, document.load())

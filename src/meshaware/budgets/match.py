@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import methodcaller
 from typing import NamedTuple
 
-from meshaware.budgets.automaton import Pattern
+from meshaware.budgets.paths import without_parameters
 from meshaware.budgets.re2 import Unsupported
-from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, TextMatch
+from meshaware.budgets.regex import compile_pattern
+from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, RouteMatch, TextMatch
 
-__all__ = ["Compiled", "Headers", "Request", "compile_entries", "taken"]
+__all__ = ["Compiled", "Headers", "Request", "Tests", "compile_entries", "sure", "taken"]
 
 Verdict = bool | None
 Headers = Mapping[str, str] | Callable[[str], str | None]
@@ -54,28 +55,79 @@ _REMOVED = frozenset({
 })  # fmt: skip
 
 
+Tests = tuple[Callable[[str], Verdict] | None, Condition | None]
+"""The test of the path, None if any path will do; the test of all else, None if there is nothing else."""
+
+
 class Compiled(NamedTuple):
     """
     An entry of a virtual host, ready.
 
     Attributes:
-        path: The test of the path; None if any path will do.
-        condition: The test of all else; None if there is nothing else.
+        tests: What is asked of a request.
         route: What is taken if both hold.
         port: The port that it is for, or 0.
+        other_ports: Ports that it is not for.
         why: Why a test may not be able to answer, as far as that is known beforehand.
     """
 
-    path: Callable[[str], Verdict] | None
-    condition: Condition | None
+    tests: Tests
     route: Route
     port: int
+    other_ports: tuple[int, ...]
     why: str
 
 
-def compile_entries(entries: Iterable[Entry], *, ignore_parameters: bool = False) -> tuple[Compiled, ...]:
-    """Make entries ready, in their order; `ignore_parameters` is the route configuration's."""
-    return tuple(_compile(entry, ignore_parameters=ignore_parameters) for entry in entries)
+def compile_entries(
+    entries: Iterable[Entry],
+    *,
+    ignore_parameters: bool = False,
+    known: dict[RouteMatch, tuple[Tests, str]] | None = None,
+) -> tuple[Compiled, ...]:
+    """
+    Make entries ready, in their order.
+
+    Args:
+        entries: The entries.
+        ignore_parameters: Whether paths are compared without their parameters, as the route configuration says.
+        known: What was made ready before. Thousands of hosts have the same few conditions, and one test for all of
+            them stays in the processor's caches.
+    """
+    ready = {} if known is None else known
+    compiled: list[Compiled] = []
+    for match, route in entries:
+        made = ready.get(match)
+        if made is None:
+            made = ready[match] = _compile(match, ignore_parameters=ignore_parameters)
+        tests, why = made
+        compiled.append(Compiled(tests, route, match.port, match.other_ports, why))
+    return tuple(compiled)
+
+
+def sure(tests: Iterable[Tests], path: str, request: Request) -> int | None:
+    """
+    Which of the entries with these tests a request takes, counted from 1; for the plain case that is most of them.
+
+    Returns:
+        0 if it takes none; None where that cannot be told.
+    """
+    number = 0
+    for test, condition in tests:
+        number += 1
+        if test is not None:
+            verdict = test(path)
+            if not verdict:
+                if verdict is None:
+                    return None
+                continue
+        if condition is not None:
+            verdict = condition(request)
+            if not verdict:
+                if verdict is None:
+                    return None
+                continue
+        return number
+    return 0
 
 
 def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | list[Compiled] | None:
@@ -92,7 +144,7 @@ def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | l
     """
     possible: list[Compiled] = []
     for entry in entries:
-        test, condition, route, _, _ = entry
+        test, condition = entry.tests
         verdict = True if test is None else test(path)
         if verdict is False:
             continue
@@ -102,15 +154,14 @@ def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | l
                 continue
             verdict = verdict and met
         if verdict and not possible:
-            return route
+            return entry.route
         possible.append(entry)
         if verdict:
             break
     return possible or None
 
 
-def _compile(entry: Entry, *, ignore_parameters: bool) -> Compiled:
-    match = entry.match
+def _compile(match: RouteMatch, *, ignore_parameters: bool) -> tuple[Tests, str]:
     why = [match.doubt] if match.doubt else []
     path = _path(match.path, why)
     if ignore_parameters and path is not None:
@@ -119,7 +170,7 @@ def _compile(entry: Entry, *, ignore_parameters: bool) -> Compiled:
     conditions.extend(_query(query, why) for query in match.query)
     if match.doubt:
         conditions.append(_unknown)
-    return Compiled(path, _together(conditions), entry.route, match.port, "; ".join(why))
+    return (path, _together(conditions)), "; ".join(why)
 
 
 def _together(conditions: list[Condition]) -> Condition | None:
@@ -151,14 +202,18 @@ def _path(text: TextMatch, why: list[str]) -> Callable[[str], Verdict] | None:
 
 
 def _before_parameters(test: Callable[[str], Verdict]) -> Callable[[str], Verdict]:
-    return lambda path: test(path.partition(";")[0])
+    def compared(path: str) -> Verdict:
+        verdicts = {test(way) for way in without_parameters(path)}
+        return verdicts.pop() if len(verdicts) == 1 else None
+
+    return compared
 
 
 def _text(text: TextMatch, why: list[str]) -> Callable[[str], Verdict]:
     """The test of a text; in C where possible, as paths are asked for on each call."""
     if text.kind == "regex":
         try:
-            return Pattern(text.value).match
+            return compile_pattern(text.value)
         except Unsupported as error:
             why.append(f"the regular expression {text.value[:60]!r} {error}")
             return _unknown

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ["ALL", "Alternatives", "Anchor", "Chars", "Node", "Repeat", "Sequence", "Unsupported", "parse"]
+__all__ = ["ALL", "MAX_LENGTH", "Alternatives", "Anchor", "Chars", "Node", "Repeat", "Sequence", "Unsupported", "parse"]
 
 ALL = (1 << 128) - 1
 """Every ASCII character; sets of characters are bits of an integer."""
 
-_MAX_LENGTH = 1024  # Istio refuses longer ones
+MAX_LENGTH = 1024
+"""Istio refuses longer ones."""
+
 _MAX_DEPTH = 40
 _MAX_REPEAT = 1000  # RE2's own limit
 
@@ -112,8 +114,8 @@ def parse(pattern: str) -> Node:
     Raises:
         Unsupported: It is not RE2, or uses what is not read here.
     """
-    if len(pattern) > _MAX_LENGTH:
-        raise Unsupported(f"is longer than {_MAX_LENGTH} characters")
+    if len(pattern) > MAX_LENGTH:
+        raise Unsupported(f"is longer than {MAX_LENGTH} characters")
     reader = _Reader(pattern)
     node = reader.alternatives(0)
     if reader.peek():

@@ -97,6 +97,7 @@ class RouteMatch(NamedTuple):
         query: Conditions on query parameters.
         port: The port that is called, or 0 for any.
         doubt: A condition that cannot be evaluated here, in words; empty if there is none.
+        other_ports: Ports that it is not for, as other routes have the host there.
     """
 
     path: TextMatch = TextMatch("prefix", "/")
@@ -104,6 +105,7 @@ class RouteMatch(NamedTuple):
     query: tuple[QueryMatch, ...] = ()
     port: int = 0
     doubt: str = ""
+    other_ports: tuple[int, ...] = ()
 
 
 class Entry(NamedTuple):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from meshaware.budgets.budget import largest
@@ -12,7 +13,7 @@ from meshaware.budgets.choice import Choice, Entries
 from meshaware.budgets.config_dump import MAX_BYTES, read_config_dump
 from meshaware.budgets.diff import RouteDiff, compare
 from meshaware.budgets.domains import Namespace
-from meshaware.budgets.match import Compiled, Headers, taken
+from meshaware.budgets.match import Compiled, Headers, Tests, sure, taken
 from meshaware.budgets.paths import variants
 from meshaware.budgets.route import Route, RouteConfig
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RouteSource", "RouteTable"]
 
-_REMEMBERED = 1024
+_REMEMBERED = 16_384
 _LONGEST_HOST = 260
 _NOTHING: Mapping[str, str] = {}
+# What most calls look like, read at once: scheme, host with its port, path with its query.
+_PLAIN_URL = re.compile(r"http://([A-Za-z0-9._-]+(?::[1-9][0-9]{0,3})?)((?:/[!-\"$-~]*)?)", re.ASCII)
 
 
 class RouteSource(Protocol):
@@ -42,7 +45,9 @@ class RouteTable:
     `len(table)` and `for route in table` are about its routes; two tables are equal if they say the same.
     """
 
-    __slots__ = ("_choice", "_configs", "_count", "_doubtful", "_found", "_namespace", "_skipped")
+    __slots__ = (
+        "_choice", "_configs", "_count", "_doubtful", "_found", "_namespace", "_ready", "_shapes", "_skipped",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -56,7 +61,10 @@ class RouteTable:
         self._namespace = namespace
         self._skipped = dict(skipped or {})
         self._choice = Choice(self._configs, namespace)
-        # These are memories of what was worked out once; they never change what the table says.
+        # Memories of what was worked out once; they never change what the table says. Most hosts have one list: then
+        # its tests, which hosts share, come first and its routes after them, so that little memory is looked at.
+        self._ready: dict[object, tuple[Any, ...]] = {}
+        self._shapes: dict[tuple[Tests, ...], tuple[Tests, ...]] = {}
         self._count: int | None = None
         self._found: dict[object, tuple[Entries, ...]] = {}
         self._doubtful: dict[tuple[int, ...], Route] = {}
@@ -78,7 +86,7 @@ class RouteTable:
         connect_timeout: float | None = None,
     ) -> Self:
         """
-        Read the VirtualServices in files and directories, as they hold for a sidecar in `namespace`.
+        Read VirtualServices, HTTPRoutes and DestinationRules, as they hold for a sidecar in `namespace`.
 
         Directories are read with all below them: `*.yaml`, `*.yml` and `*.json`, sorted, hidden names left out. Other
         kinds of resources are passed over and counted in `skipped`.
@@ -90,11 +98,11 @@ class RouteTable:
             source_labels: The caller's labels, for `sourceLabels`. Where they are not given, such a condition may
                 hold or not: of the routes that a call might take, the largest budget counts.
             source_namespace: The caller's namespace if it is known for sure, for `sourceNamespace`; as above.
-            connect_timeout: Seconds that connecting upstream may take, for budgets without a timeout; a
-                VirtualService does not say.
+            connect_timeout: Seconds that connecting upstream may take where no DestinationRule says; it counts for
+                budgets without a timeout.
 
         Raises:
-            ManifestError: A path is missing, or a document is not what Istio accepts.
+            ManifestError: A path is missing, or a document is not what Istio or the Gateway API accepts.
         """
         from meshaware.budgets.manifests import read_manifests  # noqa: PLC0415 (YAML only for those who have files)
 
@@ -153,6 +161,9 @@ class RouteTable:
             ValueError: The URL is not absolute, or its port is no port.
         """
         text = str(url)
+        if headers is None and (plain := _PLAIN_URL.fullmatch(text)) is not None:
+            host, path = plain.groups()
+            return self.match_parts(method.upper(), host.removesuffix(":80"), path or "/", _NOTHING)
         parts = urlsplit(text)
         if not parts.scheme or not parts.hostname:
             raise ValueError(f"{text[:100]!r} is not an absolute URL such as 'http://inventory:8080/items'")
@@ -180,16 +191,19 @@ class RouteTable:
             port: The port that is called; if not given, that of `host`, else 80.
         """
         key = host if port is None else (host, port)
-        found = self._found.get(key)
-        if found is None:
-            found = self._find(key, host, port)
-        if not found:
-            return None
+        ready = self._ready.get(key)
+        if ready is None:
+            ready = self._prepare(key, host, port)
         bare, _, query = path.partition("?")
         paths = variants(bare)
-        if len(found) == 1 and len(paths) == 1:
-            route = taken(found[0], bare, (method, host, path, query, headers))
-            return self._widest(route) if isinstance(route, list) else route
+        if ready and len(paths) == 1:
+            number = sure(ready[0], bare, (method, host, path, query, headers))
+            if number is not None:
+                route: Route | None = ready[number] if number else None
+                return route
+        found = self._find(key, host, port)
+        if not found:
+            return None
         outcomes = [
             taken(entries, way, (method, host, f"{way}?{query}" if query else way, query, headers))
             for entries in found
@@ -203,7 +217,25 @@ class RouteTable:
             possible.extend(outcome if isinstance(outcome, list) else () if outcome is None else (outcome,))
         return self._widest(possible)
 
+    def _prepare(self, key: object, host: str, port: int | None) -> tuple[Any, ...]:
+        """The tests of a host and its routes; empty where it may have one list of routes or another."""
+        found = self._choice.find(host, port)
+        ready: tuple[Any, ...] = ()
+        if len(found) < 2:
+            entries = found[0] if found else ()
+            tests = tuple(entry.tests for entry in entries)
+            ready = (self._shapes.setdefault(tests, tests), *(entry.route for entry in entries))
+        if len(host) <= _LONGEST_HOST:
+            if len(self._ready) >= _REMEMBERED:
+                self._ready.clear()
+                self._shapes.clear()
+            self._ready[key] = ready
+        return ready
+
     def _find(self, key: object, host: str, port: int | None) -> tuple[Entries, ...]:
+        known = self._found.get(key)
+        if known is not None:
+            return known
         found = self._choice.find(host, port)
         if len(host) <= _LONGEST_HOST:
             if len(self._found) >= _REMEMBERED:

@@ -7,14 +7,14 @@ same). Unknown fields are left alone; what is read is checked as Istio's webhook
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal, NamedTuple
 
 from meshaware.budgets.budget import DEFAULT_RETRY_ON, Budget
 from meshaware.budgets.conditions import Condition, read_condition
-from meshaware.budgets.fields import Field
+from meshaware.budgets.destination_rule import Destination
+from meshaware.budgets.fields import Field, home_of, timestamp
 
-__all__ = ["VERSIONS", "Retries", "Rule", "VirtualService", "read_virtual_service"]
+__all__ = ["DEFAULT_ATTEMPTS", "VERSIONS", "Retries", "Rule", "VirtualService", "read_virtual_service"]
 
 VERSIONS = tuple(f"networking.istio.io/{version}" for version in ("v1", "v1beta1", "v1alpha3"))
 
@@ -38,7 +38,10 @@ _RETRY_ON = frozenset({
 })  # fmt: skip
 _MAX_ATTEMPTS = (1 << 31) - 1
 _STATUS = range(100, 600)
-_DEFAULT_ATTEMPTS = 2  # https://istio.io/latest/docs/concepts/traffic-management/#retries
+_MAX_WEIGHT = (1 << 31) - 1
+
+DEFAULT_ATTEMPTS = 2
+"""Istio's retries where a route does not say, on `DEFAULT_RETRY_ON`: https://istio.io/latest/docs/concepts/traffic-management/#retries"""
 
 
 class Retries(NamedTuple):
@@ -52,7 +55,7 @@ class Retries(NamedTuple):
 
 class Rule(NamedTuple):
     """
-    One element of `spec.http`.
+    One element of `spec.http`; of an HTTPRoute, one of a rule's matches.
 
     None is what the rule does not say: Istio's default then, or what a rule that delegates to it says. `delegate` is
     namespace and name. Without conditions it holds for every request.
@@ -67,12 +70,13 @@ class Rule(NamedTuple):
     delegate: tuple[str, str] | None
     label: str
     origin: str
+    destinations: tuple[Destination, ...] = ()
 
     def budget(self, connect_timeout: float | None) -> Budget:
         """The time that the rule allows; none where Envoy answers itself."""
         if self.action != "route":
             return Budget(delay=self.delay or 0.0)
-        retries = Retries(_DEFAULT_ATTEMPTS) if self.retries is None else self.retries
+        retries = Retries(DEFAULT_ATTEMPTS) if self.retries is None else self.retries
         if not retries.attempts:
             retries = Retries(0)
         return Budget(
@@ -88,9 +92,14 @@ class Rule(NamedTuple):
 
 class VirtualService(NamedTuple):
     """
-    One VirtualService.
+    One VirtualService, or what istiod makes of an HTTPRoute for one of its parents.
 
-    `created` is its creationTimestamp, empty if it has none, in a form that sorts by time.
+    Attributes:
+        created: Its creationTimestamp, empty if it has none, in a form that sorts by time.
+        kind: What it was made of.
+        parent: Of an HTTPRoute, the namespace of the service that it is for.
+        port: Of an HTTPRoute, the port of its parent, or 0.
+        unused: Why it can govern nothing, if that is known already.
     """
 
     name: str
@@ -101,11 +110,21 @@ class VirtualService(NamedTuple):
     rules: tuple[Rule, ...]
     created: str
     origin: str
+    kind: Literal["VirtualService", "HTTPRoute"] = "VirtualService"
+    parent: str = ""
+    port: int = 0
+    unused: str = ""
 
     def visible(self, namespace: str) -> bool:
-        """Whether it is exported to a namespace: everywhere by default, `.` its own, `~` nowhere."""
+        """
+        Whether it is exported to a namespace: everywhere by default, `.` its own, `~` nowhere whatever else is named.
+
+        An HTTPRoute holds for callers in its own namespace, and for all if that is the service's too.
+        """
+        if self.kind == "HTTPRoute":
+            return self.namespace in (namespace, self.parent)
         names = {self.namespace if name == "." else name for name in self.export_to or ("*",)}
-        return "*" in names or namespace in names
+        return "*" in names or (namespace in names and "~" not in names)
 
 
 def read_virtual_service(field: Field, namespace: str) -> VirtualService:
@@ -119,13 +138,10 @@ def read_virtual_service(field: Field, namespace: str) -> VirtualService:
     Raises:
         ManifestError: It is not what Istio accepts.
     """
-    metadata = field.need("metadata", "must have at least a name")
-    name = metadata.need("name", "must be the name of the VirtualService").text()
-    own = metadata.get("namespace")
-    home = namespace if own is None else own.text()
+    name, home, metadata = home_of(field, "VirtualService", namespace)
     spec = field.need("spec", "must have hosts and http rules")
     hosts, gateways, exported = spec.get("hosts"), spec.get("gateways"), spec.get("exportTo")
-    http, created = spec.get("http"), metadata.get("creationTimestamp")
+    http = spec.get("http")
     rules: list[Rule] = []
     if http is not None:
         for number, rule in enumerate(http.elements()):
@@ -137,7 +153,7 @@ def read_virtual_service(field: Field, namespace: str) -> VirtualService:
         gateways=() if gateways is None else gateways.texts(),
         export_to=() if exported is None else exported.texts(),
         rules=tuple(rules),
-        created="" if created is None else _timestamp(created),
+        created=timestamp(metadata.get("creationTimestamp")),
         origin=field.origin,
     )
 
@@ -161,7 +177,29 @@ def _read_rule(field: Field, label: str, namespace: str) -> Rule:
         delegate=None if delegate is None else _read_delegate(delegate, namespace),
         label=label,
         origin=field.origin,
+        destinations=() if action != "route" else _read_destinations(field.get("route"), namespace),
     )
+
+
+def _read_destinations(field: Field | None, namespace: str) -> tuple[Destination, ...]:
+    """Where a rule leads: of several destinations, those with a weight."""
+    read = [] if field is None else [_read_destination(element, namespace) for element in field.elements()]
+    if len(read) < 2:
+        return tuple(destination for destination, _ in read)
+    return tuple(destination for destination, weight in read if weight)
+
+
+def _read_destination(field: Field, namespace: str) -> tuple[Destination, int]:
+    rule = "must have the host that the rule leads to"
+    destination, weight = field.need("destination", rule), field.get("weight")
+    port, subset = destination.get("port"), destination.get("subset")
+    number = None if port is None else port.get("number")
+    return Destination(
+        destination.need("host", rule).text(),
+        namespace,
+        0 if number is None else number.whole(0, 65535),
+        "" if subset is None else subset.text(),
+    ), 0 if weight is None else weight.whole(0, _MAX_WEIGHT)
 
 
 def _read_retries(field: Field) -> Retries:
@@ -214,10 +252,3 @@ def _host(field: Field) -> str:
     if "*" in host[1:] or (host.startswith("*") and not (host == "*" or host.startswith("*."))):
         raise field.error("must have its star alone or as the first label, as in *.example.com")
     return host
-
-
-def _timestamp(field: Field) -> str:
-    # YAML makes a date of it unless it is quoted; RFC 3339 in UTC, as Kubernetes writes it, sorts as text.
-    if isinstance(field.value, datetime):
-        return field.value.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return field.text()

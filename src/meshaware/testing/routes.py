@@ -30,7 +30,8 @@ def route_configuration(manifests: Iterable[Manifest], view: View) -> dict[str, 
         LocalMeshError: A VirtualService has a field that is not supported, or that Istio would refuse.
     """
     services = [_VirtualService(manifest, view) for manifest in manifests if manifest.kind == "VirtualService"]
-    governing = [service for service in services if service.applies]
+    # Of the same rank, the first document over later ones: they do not merge.
+    governing = sorted((service for service in services if service.applies), key=lambda service: service.rank)
     hosts = [_service_host(service, governing, view) for service in sorted(view.services, key=lambda s: s.host)]
     known = {service.host for service in view.services}
     others = {
@@ -87,10 +88,12 @@ class _VirtualService:
                 "hosts",
                 "a VirtualService that is no delegate needs hosts, and LocalMesh supports no delegates",
             )
-        home = manifest.namespace
+        home, client = manifest.namespace, view.client.namespace
+        public = "*" in exported
         seen_by = {home if namespace == "." else namespace for namespace in exported}
-        self.own = home == view.client.namespace
-        self.applies = "mesh" in gateways and bool(seen_by & {"*", view.client.namespace})
+        # Istio's ranks: private to the client's namespace, exported to it by name, public.
+        self.rank = 2 if public else 0 if home == client else 1
+        self.applies = "mesh" in gateways and (public or ("~" not in exported and client in seen_by))
 
     def fits(self, host: str) -> int:
         """How well one of the hosts names this one: 0 not at all, more for a longer name."""
@@ -154,10 +157,7 @@ def _fit(pattern: str, host: str) -> int:
 
 
 def _service_host(service: ServiceView, governing: Sequence[_VirtualService], view: View) -> dict[str, Any]:
-    # The client's own namespace wins over others, and the first document over later ones: they do not merge.
-    candidates = sorted(governing, key=lambda virtual: not virtual.own)
-    best = max(candidates, key=lambda virtual: virtual.fits(service.host), default=None)
-    routes = best.routes(service.host, service.port) if best is not None and best.fits(service.host) else []
+    routes = _governing_routes(service, governing)
     if not routes:
         # No VirtualService, or none of its rules concerns this client: Istio then treats it as absent.
         default = {
@@ -173,6 +173,16 @@ def _service_host(service: ServiceView, governing: Sequence[_VirtualService], vi
         "include_request_attempt_count": True,
         "routes": routes,
     }
+
+
+def _governing_routes(service: ServiceView, governing: Sequence[_VirtualService]) -> list[dict[str, Any]]:
+    """Of the first that names the service, and has rules for this client and port; else of the nearest wildcard."""
+    exact = [virtual for virtual in governing if service.host in virtual.hosts]
+    nothing: list[dict[str, Any]] = []
+    if exact:
+        return next((routes for virtual in exact if (routes := virtual.routes(service.host, service.port))), nothing)
+    best = max(governing, key=lambda virtual: virtual.fits(service.host), default=None)
+    return best.routes(service.host, service.port) if best is not None and best.fits(service.host) else nothing
 
 
 def _domains(service: ServiceView, view: View) -> list[str]:
