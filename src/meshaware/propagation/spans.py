@@ -86,10 +86,11 @@ def tracing_here() -> bool:
 
 
 def remember(context: Context, arrived: Arrival) -> Context:
-    """Return an OpenTelemetry context in which `arrival` tells of this request."""
-    from opentelemetry.context import set_value  # noqa: PLC0415
-
-    return set_value(_KEY, arrived, context)
+    """Return an OpenTelemetry context with this request, for `arrival`, and with what stands for its caller's span."""
+    entries: dict[str, object] = {**context, _KEY: arrived}
+    if arrived.span is not None:
+        entries[_span_key()] = arrived.span
+    return type(context)(entries)
 
 
 def arrival(context: Context | None = None) -> Arrival | None:
@@ -189,6 +190,16 @@ def without_client_spans() -> AbstractContextManager[None]:
     from opentelemetry.instrumentation.utils import suppress_http_instrumentation  # noqa: PLC0415
 
     return suppress_http_instrumentation()
+
+
+@cache
+def _span_key() -> str:
+    """Under which key OpenTelemetry's contexts have their span: one context, not two, is made for a request."""
+    from opentelemetry.context import Context  # noqa: PLC0415
+    from opentelemetry.trace import INVALID_SPAN, set_span_in_context  # noqa: PLC0415
+
+    (key,) = set_span_in_context(INVALID_SPAN, Context())
+    return key
 
 
 @cache

@@ -89,8 +89,8 @@ class TraceFormat(TextMapPropagator):
         if position is not None and (position.trace_id or not (position.flags or self._local)):
             arrived.span = NonRecordingSpan(span_context(position, self._samples))
         # Whoever came before in a list of propagators may have believed what is not to be believed.
-        if arrived.span is not None or any(name in _NAMES for name, _ in found):
-            context = set_span_in_context(arrived.span or INVALID_SPAN, context)
+        if arrived.span is None and any(name in _NAMES for name, _ in found):
+            context = set_span_in_context(INVALID_SPAN, context)
         return remember(context, arrived)
 
     def _samples(self, trace_id: int) -> bool:
