@@ -17,8 +17,10 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from meshaware.instrumentation import copy_request
+from meshaware.propagation.boundary import boundary
+from meshaware.propagation.context import current
 from meshaware.propagation.glance import EVEN, LENGTH, denied
-from meshaware.propagation.names import BAGGAGE, SETS, TRACEPARENT
+from meshaware.propagation.names import BAGGAGE, FORMATS, TRACEPARENT
 from meshaware.propagation.spans import Arrival, remember
 from meshaware.telemetry.formats import span_context
 from meshaware.telemetry.propagators import installed
@@ -28,7 +30,7 @@ __all__ = ["AsyncClientBypass", "ClientBypass", "ServerBypass", "heeds_the_mesh"
 _SAMPLED = 1
 _UNMEASURED = ("_ProxyMeterProvider", "NoOpMeterProvider")
 _NATIVE = "fastapi.telemetry"
-_READ = SETS["w3c"] | SETS["b3"]
+_READ = FORMATS | {BAGGAGE}
 
 
 def heeds_the_mesh(provider: object) -> bool:
@@ -119,6 +121,9 @@ class ServerBypass:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        if scope["type"] == "http" and current() is None:
+            # With a mesh layer outside this one, that has done it.
+            receive, send = boundary(receive, send)
         context = _unsampled(scope) if self._heed else None
         if context is None:
             if scope["path"].endswith(self._ends) and _path(scope) in self._quiet:
