@@ -193,3 +193,11 @@ def test_whatever_came_a_line_stays_one_line(found: list[tuple[bytes, bytes]], p
         assert isinstance(value, bool) or (value.isascii() and value.isprintable() and " " not in value)
         assert isinstance(value, bool) or len(value) <= MAX_SHOWN
     assert current() is None
+
+
+def test_no_value_ends_a_text_of_a_format_that_somebody_wrote_as_json() -> None:
+    with bind_headers({"x-request-id": '1","peer":"spiffe://cluster.local/ns/admin/sa/root","x":"\\'}):
+        shown = str(NOBODY()["request_id"])
+    assert '"' not in shown
+    assert shown.startswith("1\\x22,\\x22peer")
+    assert shown.endswith("\\x5c")

@@ -323,3 +323,31 @@ def test_a_process_without_opentelemetry_does_not_load_it(monkeypatch: pytest.Mo
 def test_the_global_formats_are_not_asked() -> None:
     """What goes out depends on what came in, not on OTEL_PROPAGATORS of this process."""
     assert propagate.get_global_textmap().fields
+
+
+def test_a_header_that_tells_of_another_span_comes_back_to_be_written_over(provider: TracerProvider) -> None:
+    """In the spelling that it has, so that the call has it once."""
+    mine = {"TraceState": "old=1", "x-user-type": "mine"}
+    span = NonRecordingSpan(SpanContext(1, 2, False, TraceFlags(1), TraceState([("a", "1")])))
+    with bind_headers({"x-user-type": "premium"}), trace.use_span(span):
+        sent = {**mine, **outbound_headers("http://inventory/", mine)}
+    assert sent["TraceState"] == "a=1"
+    assert sent["x-user-type"] == "mine"
+    assert [name.lower() for name in sent].count("tracestate") == 1
+
+
+def test_baggage_that_the_application_removed_does_not_go_out() -> None:
+    from meshaware.telemetry.formats import BaggageFormat
+
+    came = "user=alice,tenant=a;p=1"
+    token = context.attach(BaggageFormat().extract({"baggage": came}))
+    try:
+        with bind_headers({"baggage": came}):
+            assert outbound_headers("http://inventory/") == {"baggage": came}
+            inner = context.attach(baggage.remove_baggage("user"))
+            assert "alice" not in outbound_headers("http://inventory/")["baggage"]
+            context.attach(baggage.clear())
+            assert outbound_headers("http://inventory/") == {}
+            context.detach(inner)
+    finally:
+        context.detach(token)

@@ -73,3 +73,10 @@ def test_policies_that_name_others_differ() -> None:
     assert HostPolicy(trace_hosts=[".partner.example"]) == HOSTS
     assert HostPolicy() != HOSTS
     assert "trace_hosts=['.partner.example']" in repr(HOSTS)
+
+
+def test_what_tells_of_another_span_does_not_stay_beside_the_live_one() -> None:
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    with bind_headers({**REST, **W3C}, hosts=HOSTS), tracer.start_as_current_span("work"):
+        sent = attach_trace([(b"tracestate", b"old=1"), (b"X-B3-ParentSpanId", SPAN.encode())])
+    assert [name for name, _ in sent] == [b"traceparent"]

@@ -68,15 +68,22 @@ def test_a_host_inside_gets_all_that_came(provider: TracerProvider, traced: bool
     assert "x-b3-traceid" not in sent
 
 
+@pytest.mark.parametrize("traced", [True, False])
 @pytest.mark.parametrize("host", [OUTSIDE, {"Host": "10.0.0.7"}, {"host": "localhost:8080"}])
-def test_a_host_outside_gets_nothing_of_the_meshs(host: dict[str, str]) -> None:
-    """What other propagators write for every host is theirs to answer for."""
-    sent = passed_on({**MESH, **ROUTING, **W3C}, dict(host))
-    assert {name for name in sent if name not in host} <= {"traceparent", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled"}
+def test_a_host_outside_gets_nothing(provider: TracerProvider, host: dict[str, str], traced: bool) -> None:
+    """Nor what the propagators before it wrote, that know no mesh."""
+    came = {**MESH, **ROUTING, **W3C, **MULTI, "baggage": "user=alice"}
+    assert passed_on(came, dict(host), provider if traced else None) == host
     alone = MeshPropagator()
     carrier = dict(host)
-    alone.inject(carrier, alone.extract({**MESH, **ROUTING, **W3C}))
+    alone.inject(carrier, alone.extract(came))
     assert carrier == host
+
+
+def test_a_trace_host_gets_the_trace_alone(monkeypatch: pytest.MonkeyPatch, provider: TracerProvider) -> None:
+    monkeypatch.setenv("MESHAWARE_TRACE_HOSTS", "api.example.com")
+    sent = passed_on({**MESH, **ROUTING, **MULTI, "baggage": "user=alice"}, dict(OUTSIDE), provider)
+    assert set(sent) == {*OUTSIDE, "traceparent"}
 
 
 def test_where_no_host_is_shown_only_what_names_nobody_goes() -> None:
@@ -164,19 +171,63 @@ def test_where_the_mesh_wants_one_format_one_goes(monkeypatch: pytest.MonkeyPatc
     assert sent["traceparent"].split("-")[1] == TRACE
 
 
-def test_carriers_of_other_kinds_are_written_by_their_setter() -> None:
-    class Metadata(list[tuple[str, str]]):
-        pass
+class Lines(list[tuple[str, str]]):
+    """Such as the headers of a message of Kafka: each line stays."""
 
-    class Setter:
-        def set(self, carrier: Metadata, key: str, value: str) -> None:
-            carrier.append((key, value))
 
-    carrier = Metadata()
-    propagator = MeshPropagator()
-    setter: Any = Setter()
+class Opaque:
+    """Such as the metadata of some other library."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+
+class Setter:
+    def set(self, carrier: Any, key: str, value: str) -> None:
+        (carrier.lines if isinstance(carrier, Opaque) else carrier).append((key, value))
+
+
+@pytest.mark.parametrize("kind", [Lines, Opaque])
+@pytest.mark.parametrize("came", [W3C, MULTI, {**W3C, **MULTI}])
+def test_a_carrier_that_keeps_every_line_gets_each_header_once(
+    monkeypatch: pytest.MonkeyPatch, provider: TracerProvider, kind: type[Any], came: dict[str, str]
+) -> None:
+    monkeypatch.setenv("OTEL_PROPAGATORS", "tracecontext,baggage,b3multi,meshaware")
+    propagator, setter, carrier = formats(), Setter(), kind()
+    token = otel.attach(propagator.extract({**MESH, **ROUTING, **came}))
+    try:
+        with provider.get_tracer("test").start_as_current_span("send"):
+            propagator.inject(carrier, setter=setter)  # type: ignore[arg-type]
+    finally:
+        otel.detach(token)
+    lines: list[tuple[str, str]] = carrier.lines if isinstance(carrier, Opaque) else carrier
+    assert len(dict(lines)) == len(lines)
+    assert dict(lines).items() >= MESH.items()
+    assert dict(lines)["traceparent"].split("-")[1] == TRACE
+
+
+def test_alone_it_writes_the_trace_wherever_it_can() -> None:
+    carrier, setter, propagator = Opaque(), Setter(), MeshPropagator()
     propagator.inject(carrier, propagator.extract({**MESH, **ROUTING, **W3C}), setter)
-    assert dict(carrier) == {**MESH, **W3C}
+    assert dict(carrier.lines) == {**MESH, **W3C}
+
+
+def test_a_getter_that_repeats_a_name_gives_each_line_once() -> None:
+    """Such as those of dictionaries with several values a key."""
+
+    class Getter:
+        def get(self, carrier: list[tuple[str, str]], key: str) -> list[str]:
+            return [value for name, value in carrier if name == key]
+
+        def keys(self, carrier: list[tuple[str, str]]) -> list[str]:
+            return [name for name, _ in carrier]
+
+    came = [*W3C.items(), ("tracestate", "a=1"), ("tracestate", "b=2")]
+    getter: Any = Getter()
+    carrier: dict[str, str] = {}
+    propagator = MeshPropagator()
+    propagator.inject(carrier, propagator.extract(came, None, getter))
+    assert carrier == {**W3C, "tracestate": "a=1,b=2"}
 
 
 def test_fields_name_what_may_be_written() -> None:

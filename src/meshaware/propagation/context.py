@@ -207,7 +207,7 @@ def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict
         return {}
     present: dict[bytes, bytes] = {}
     spelled: dict[bytes, str] = {}
-    for name, value in {} if headers is None else headers.items():
+    for name, value in () if headers is None else headers.items():
         lower = _encoded(name).lower()
         present[lower], spelled[lower] = _encoded(value), name
     host, authority = found[1], present.get(b"host", found[1])

@@ -78,11 +78,9 @@ class MeshPropagator(TraceFormat):
         host = None if present is None else present.get(b"host")
         carried = current()
         hosts = self._hosts if carried is None else carried.hosts
-        if host is not None and not hosts.inside(host):
-            own = detach(list(present.items())) if present else ()
-            gone = {name for name, _ in present.items()} - {name for name, _ in own} if present else set()
-            gone |= {name for name, value in plain.items() if present is not None and present.get(name) == value}
-            _take_off(carrier, gone)
+        if present is not None and host is not None and not hosts.inside(host):
+            own = {name for name, _ in detach(tuple(present.items()))}
+            _take_off(carrier, {name for name, value in present.items() if name not in own or plain.get(name) == value})
             if hosts.traced(host):
                 self._write(carrier, [pair for pair in self._story(came, context) if pair[0] in W3C], setter)
             return
@@ -108,8 +106,7 @@ class MeshPropagator(TraceFormat):
         names = {name for name, _ in story}
         _take_off(carrier, {name for name in present if name in FORMATS and name not in names})
         changed = [pair for pair in story if present.get(pair[0]) != pair[1]]
-        if isinstance(carrier, list):
-            _take_off(carrier, {name for name, _ in changed})
+        _take_off(carrier, {name for name, _ in changed if name in present})
         self._write(carrier, changed, setter)
 
     def _write(self, carrier: Any, pairs: Iterable[Pair], setter: Any) -> None:
@@ -120,12 +117,12 @@ class MeshPropagator(TraceFormat):
         return [pair for pair in read_pairs(carrier, getter, self._headers, self._headers.names) if pair[0] != BAGGAGE]
 
 
-def _pairs(carrier: Any) -> list[Pair] | None:
+def _pairs(carrier: object) -> list[Pair] | None:
     """The headers of a carrier, with lower-case names; None where it cannot be looked into."""
     if isinstance(carrier, Mapping):
-        items: Iterable[Any] = cast("Mapping[object, object]", carrier).items()
+        items: Iterable[tuple[object, object]] = cast("Mapping[object, object]", carrier).items()
     elif isinstance(carrier, list) and all(_is_pair(each) for each in cast("list[object]", carrier)):
-        items = carrier
+        items = cast("list[tuple[object, object]]", carrier)
     else:
         return None
     return [(_encoded(name).lower(), _encoded(value)) for name, value in items]
@@ -139,11 +136,11 @@ def _encoded(text: object) -> bytes:
     return text if isinstance(text, bytes) else str(text).encode("latin-1", "replace")
 
 
-def _take_off(carrier: Any, names: Collection[bytes]) -> None:
+def _take_off(carrier: object, names: Collection[bytes]) -> None:
     if isinstance(carrier, MutableMapping):
-        headers: MutableMapping[Any, Any] = carrier
+        headers = cast("MutableMapping[object, object]", carrier)
         for name in [name for name in headers if _encoded(name).lower() in names]:
             del headers[name]
     elif isinstance(carrier, list):
-        lines: list[Any] = carrier
+        lines = cast("list[tuple[object, object]]", carrier)
         lines[:] = [line for line in lines if _encoded(line[0]).lower() not in names]
