@@ -1,0 +1,57 @@
+"""The course of a call as bars, a line for each part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshaware.budgets.timeline import Span
+from meshaware.cli.terminal import Look
+from meshaware.durations import format_duration
+
+__all__ = ["draw"]
+
+_LABEL = 14
+_BESIDE = 26
+_DRAWN = {"delay": "░", "connect": "▒", "try": "█", "backoff": "·", "response": "▓", "more": "▒", "total": "─"}
+_ASCII = {"delay": "~", "connect": "-", "try": "#", "backoff": ".", "response": "=", "more": "%", "total": "="}
+
+
+def draw(spans: Sequence[Span], totals: Sequence[tuple[str, float]], look: Look) -> list[str]:
+    """
+    Draw a call.
+
+    Args:
+        spans: Its course.
+        totals: Names and seconds of what is drawn below it, from the begin on.
+        look: The terminal.
+    """
+    longest = max([span.end for span in spans] + [seconds for _, seconds in totals])
+    columns = look.width - _LABEL - _BESIDE
+    glyphs = _DRAWN if look.drawn else _ASCII
+
+    def line(label: str, kind: str, start: float, end: float, beside: str) -> str:
+        # What is too short to see still has a mark.
+        first = min(int(start / longest * columns), columns - 1)
+        last = max(first + 1, round(end / longest * columns))
+        bar = (" " * first + glyphs[kind] * (last - first)).ljust(columns)
+        return f"  {label:<{_LABEL - 4}} |{bar}| {beside}"
+
+    lines = [line(_label(span), span.kind, span.start, span.end, _beside(span)) for span in spans]
+    return lines + [line(name, "total", 0.0, seconds, format_duration(seconds)) for name, seconds in totals]
+
+
+def _label(span: Span) -> str:
+    match span.kind:
+        case "delay":
+            return "delay"
+        case "more":
+            return f"{span.number} more" if not span.cut else "more"
+        case "backoff":
+            return "back-off"
+        case _:
+            return f"{span.kind} {span.number}" if span.kind != "response" else "response"
+
+
+def _beside(span: Span) -> str:
+    start, end = format_duration(span.start), format_duration(span.end)
+    return f"{start} to {end}{', timeout' if span.cut else ''}"
