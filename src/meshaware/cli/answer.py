@@ -102,12 +102,7 @@ class Answer(NamedTuple):
 
 
 def answer(call: Call, source: Source, settings: MeshSettings) -> Answer:
-    """
-    Find out what there is to say.
-
-    Raises:
-        ValueError: The URL is not absolute, or its port is no port.
-    """
+    """Find out what there is to say about a call to an absolute URL."""
     table: RouteTable = source.table
     found = table.explain(call.method, call.url, call.headers)
     route = found.route

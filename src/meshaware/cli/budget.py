@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from meshaware.cli.exits import EX_CONFIG, EX_OK, EX_USAGE, CommandError
 from meshaware.cli.terminal import look_of, write
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
-_UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")
+_UNSENDABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 _DESCRIPTION = """\
@@ -42,6 +43,10 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command line may have."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.usage = (
+        "%(prog)s METHOD URL [--header 'NAME: VALUE' ...]\n"
+        "       [--manifests PATH ... | --sidecar [--admin-url URL]] [--namespace NS] [--json]"
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("method", metavar="METHOD", help="the call's method")
     parser.add_argument("url", metavar="URL", help="its absolute URL, as the application writes it")
@@ -86,10 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         headers = _headers(arguments.header)
         source = find_routes(asked, settings)
-        try:
-            found = answer(Call(method, url, headers), source, settings)
-        except ValueError as error:
-            raise CommandError(f"URL: {error}", EX_USAGE) from error
+        found = answer(Call(method, url, headers), source, settings)
     if arguments.json:
         from meshaware.cli.shape import as_json  # noqa: PLC0415
 
@@ -110,6 +112,13 @@ def _call(arguments: argparse.Namespace) -> tuple[str, str]:
             f"URL: {url[:100]!r}: must have no spaces and no control characters; write them as %20 and the like",
             EX_USAGE,
         )
+    try:
+        parts = urlsplit(url)
+        complete = bool(parts.scheme and parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise CommandError(f"URL: {url[:100]!r}: {error}", EX_USAGE) from error
+    if not complete:
+        raise CommandError(f"URL: {url[:100]!r}: must be absolute, such as http://inventory:8080/items/42", EX_USAGE)
     return arguments.method.upper(), url
 
 

@@ -44,6 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        code = _ended(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer would be tried again at the end of the process, and fail loudly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_IOERR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _ended(given: list[str]) -> int:
+    try:
         return _run(given)
     except SystemExit as end:
         # argparse ends with 0 after `--help`, and with `Parser.error` otherwise.
@@ -51,12 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         say(f"{_PROGRAM}: {error}")
         return error.code
-    except BrokenPipeError:
-        # What is left in the buffer would be tried again at the end of the process, and fail loudly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EX_IOERR
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
 
 def _run(given: list[str]) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from meshaware.cli.terminal import plain, say
+from meshaware.cli.terminal import plain, say, write
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 __all__ = [
     "EX_CONFIG",
@@ -44,6 +47,13 @@ class CommandError(Exception):
 
 class Parser(argparse.ArgumentParser):
     """argparse's, with the exit code of sysexits and without control characters in what it repeats."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help; unlike argparse, not without a word where nobody takes it."""
+        if file is None:
+            write(self.format_help().rstrip())
+        else:
+            super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end."""

@@ -1,4 +1,4 @@
-"""Where the routes of an answer come from: the manifests or the sidecar that were asked for, or those of the settings."""
+"""Where the routes of an answer come from: what the command line names, else what the settings do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meshaware.errors import RouteError, SidecarUnavailable
 if TYPE_CHECKING:
     from meshaware.settings import MeshSettings
 
-__all__ = ["Asked", "Source", "find_routes"]
+__all__ = ["Asked", "Source", "admin_url", "find_routes"]
 
 
 class Asked(NamedTuple):
@@ -53,7 +53,7 @@ def find_routes(asked: Asked, settings: MeshSettings) -> Source:
     named = tuple(path for path in settings.routes if path != "sidecar")
     if not asked.sidecar and named and "sidecar" not in settings.routes:
         return _manifests(named, asked, settings)
-    admin = _admin(asked, settings)
+    admin = admin_url(asked, settings)
     if admin is None:
         if named:
             return _manifests(named, asked, settings)
@@ -87,8 +87,13 @@ def _manifests(paths: tuple[str, ...], asked: Asked, settings: MeshSettings) -> 
     return Source(table, "manifests", paths, namespace or "default")
 
 
-def _admin(asked: Asked, settings: MeshSettings) -> str | None:
-    """The admin address; None if nothing says that there is a sidecar which tells routes."""
+def admin_url(asked: Asked, settings: MeshSettings) -> str | None:
+    """
+    The admin address; None if nothing says that there is a sidecar which tells routes.
+
+    Raises:
+        CommandError: The sidecar was asked for, and this mesh's tells none.
+    """
     from meshaware.flavours import detect  # noqa: PLC0415 (for the sidecar only)
     from meshaware.flavours.istio import ISTIO  # noqa: PLC0415
 

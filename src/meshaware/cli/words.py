@@ -95,20 +95,22 @@ def _candidate(number: int, candidate: Candidate) -> list[str]:
 
 
 def _budget(budget: Budget) -> str:
-    def seconds(value: float | None, otherwise: str) -> str:
-        return otherwise if value is None else format_duration(value)
+    def seconds(value: float | None) -> str:
+        return "none" if value is None else format_duration(value)
 
     tries = budget.attempts + 1
     parts = [
-        f"timeout {seconds(budget.timeout, 'none')}",
+        f"timeout {seconds(budget.timeout)}",
         f"attempts {budget.attempts} ({tries} {'try' if tries == 1 else 'tries'})",
-        f"perTryTimeout {seconds(budget.per_try_timeout, 'none')}",
-        f"retryOn {','.join(sorted(budget.retry_on)) or 'nothing'}",
-        f"back-off from {seconds(budget.backoff, '')}",
-        f"connect timeout {seconds(budget.connect_timeout, 'not known')}",
+        f"perTryTimeout {seconds(budget.per_try_timeout)}",
     ]
+    if budget.attempts:
+        parts.append(f"retryOn {','.join(sorted(budget.retry_on)) or 'nothing'}")
+        parts.append(f"back-off from {format_duration(budget.backoff)}")
+    if budget.connect_timeout is not None:
+        parts.append(f"connect timeout {format_duration(budget.connect_timeout)}")
     if budget.delay:
-        parts.append(f"injected delay {seconds(budget.delay, '')}")
+        parts.append(f"injected delay {format_duration(budget.delay)}")
     return ", ".join(parts)
 
 
