@@ -54,13 +54,13 @@ totals   ceiling 5.25s, tight 3.25s, each with 250ms of buffer
 client   waits 5.25s (the ceiling total)
 
 the longest course of the call, from the end of the request:
-  try 1      |###########                                                 | 0s to 1s
-  back-off   |           .                                                | 1s to 1.025s
-  try 2      |           ############                                     | 1.025s to 2.025s
-  back-off   |                       .                                    | 2.025s to 2.075s
-  try 3      |                       ###########                          | 2.075s to 3s, timeout
-  tight      |=====================================                       | 3.25s
-  ceiling    |============================================================| 5.25s
+  try 1        |###########                                               | 0s to 1s
+  back-off     |           .                                              | 1s to 1.025s
+  try 2        |           ###########                                    | 1.025s to 2.025s
+  back-off     |                      .                                   | 2.025s to 2.075s
+  try 3        |                      ###########                         | 2.075s to 3s, timeout
+  tight        |====================================                      | 3.25s
+  ceiling      |==========================================================| 5.25s
 """,
         "",
     )

@@ -10,8 +10,9 @@ from meshaware.durations import format_duration
 
 __all__ = ["draw"]
 
-_LABEL = 14
-_BESIDE = 26
+_LABEL = 12
+_FRAME = 5
+_BESIDE = 25
 _DRAWN = {"delay": "░", "connect": "▒", "try": "█", "backoff": "·", "response": "▓", "more": "▒", "total": "─"}
 _ASCII = {"delay": "~", "connect": "-", "try": "#", "backoff": ".", "response": "=", "more": "%", "total": "="}
 
@@ -26,7 +27,7 @@ def draw(spans: Sequence[Span], totals: Sequence[tuple[str, float]], look: Look)
         look: The terminal.
     """
     longest = max([span.end for span in spans] + [seconds for _, seconds in totals])
-    columns = look.width - _LABEL - _BESIDE
+    columns = look.width - _LABEL - _FRAME - _BESIDE
     glyphs = _DRAWN if look.drawn else _ASCII
 
     def line(label: str, kind: str, start: float, end: float, beside: str) -> str:
@@ -34,7 +35,7 @@ def draw(spans: Sequence[Span], totals: Sequence[tuple[str, float]], look: Look)
         first = min(int(start / longest * columns), columns - 1)
         last = max(first + 1, round(end / longest * columns))
         bar = (" " * first + glyphs[kind] * (last - first)).ljust(columns)
-        return f"  {label:<{_LABEL - 4}} |{bar}| {beside}"
+        return f"  {label:<{_LABEL}} |{bar}| {beside}"
 
     lines = [line(_label(span), span.kind, span.start, span.end, _beside(span)) for span in spans]
     return lines + [line(name, "total", 0.0, seconds, format_duration(seconds)) for name, seconds in totals]
@@ -42,16 +43,21 @@ def draw(spans: Sequence[Span], totals: Sequence[tuple[str, float]], look: Look)
 
 def _label(span: Span) -> str:
     match span.kind:
-        case "delay":
-            return "delay"
-        case "more":
-            return f"{span.number} more" if not span.cut else "more"
         case "backoff":
             return "back-off"
+        case "delay" | "response":
+            return span.kind
+        case "more":
+            # Of those that the timeout cuts short, it cannot be told how many there are.
+            label = "more" if span.cut else f"{span.number} more"
+            return label if len(label) <= _LABEL else "more"
         case _:
-            return f"{span.kind} {span.number}" if span.kind != "response" else "response"
+            label = f"{span.kind} {span.number}"
+            return label if len(label) <= _LABEL else f"last {span.kind}"
 
 
 def _beside(span: Span) -> str:
     start, end = format_duration(span.start), format_duration(span.end)
+    if start == end:
+        return f"{start}, fails at once" if span.kind == "try" else start
     return f"{start} to {end}{', timeout' if span.cut else ''}"

@@ -28,7 +28,7 @@ settings has them: MESHAWARE_ROUTES, or the sidecar where the mesh has one that 
 """
 _EPILOG = """\
 exit codes:
-  0   the answer was printed, also if it is that no route governs the call
+  0   the answer was printed
   64  the command line cannot be understood, or nothing says where the routes are
   65  a manifest, or what the sidecar answers, cannot be used
   69  the sidecar cannot be asked
