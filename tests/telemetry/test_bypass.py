@@ -258,7 +258,7 @@ def test_a_call_from_inside_the_process_belongs_to_its_callers_span(
 ) -> None:
     """As with OpenTelemetry's layer, which reads no headers below a live span."""
     app = service(traces)
-    scope = {"type": "http", "headers": [(b"traceparent", NO["traceparent"].encode())]}
+    scope = {"type": "http", "path": "/", "headers": [(b"traceparent", NO["traceparent"].encode())]}
     assert bypass._unsampled(scope) is not None
     with traces.provider.get_tracer("test").start_as_current_span("caller"):
         assert bypass._unsampled(scope) is None
@@ -284,8 +284,8 @@ def test_each_request_that_passed_by_is_counted() -> None:
         pass
 
     layer = ServerBypass(app, app, saw=seen.append)
-    scope = {"type": "http", "headers": [(b"traceparent", NO["traceparent"].encode())]}
-    scopes: list[Any] = [scope, {"type": "http", "headers": []}, {"type": "lifespan"}]
+    scope = {"type": "http", "path": "/", "headers": [(b"traceparent", NO["traceparent"].encode())]}
+    scopes: list[Any] = [scope, {"type": "http", "path": "/", "headers": []}, {"type": "lifespan"}]
     for each in scopes:
         with pytest.raises(StopIteration):
             layer(each, None, None).send(None)
@@ -301,7 +301,7 @@ def test_a_request_left_unfinished_is_closed_without_a_word(caplog: pytest.LogCa
         await asyncio.Future[None]()
 
     layer = ServerBypass(app, app)
-    scope = {"type": "http", "headers": [(b"traceparent", NO["traceparent"].encode())]}
+    scope = {"type": "http", "path": "/", "headers": [(b"traceparent", NO["traceparent"].encode())]}
 
     async def main() -> None:
         serving = layer(scope, None, None)

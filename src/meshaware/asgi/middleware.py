@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextvars import Token
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from meshaware.asgi.peers import peer_reader
-from meshaware.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
 from meshaware.flavours import detect
-from meshaware.propagation.context import Carried, bind, current, reset
+from meshaware.propagation.boundary import boundary, put_back
+from meshaware.propagation.context import Carried, bind
 from meshaware.propagation.fitness import is_fit
 from meshaware.propagation.headers import HeaderSet
 from meshaware.propagation.hosts import HostPolicy
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["MeshMiddleware"]
 
 _CARRYING = ("http", "websocket")
-_BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start")
 
 
 class MeshMiddleware:
@@ -79,44 +78,16 @@ class MeshMiddleware:
         if not _brings_id(found):
             found = [pair for pair in found if pair[0] != REQUEST_ID]
             found.append((REQUEST_ID, str(uuid4()).encode()))
-        carried, outer = Carried(found, self._hosts, (self._read_peer, scope["headers"]), one=self._one), current()
-
-        # The server's own code runs with what was carried before: from within the last `send` it may begin the next
-        # request of the connection, and from within `receive` go on to read it, in the context that it finds. Where an
-        # answer begins it writes its access log, which shall tell of this request.
-        async def receive_outside() -> Message:
-            token = bind(outer)
-            try:
-                return await receive()
-            finally:
-                _put_back(token)
-
-        async def send_outside(message: Message) -> None:
-            if message["type"] in _BEGINNINGS:
-                await send(message)
-                return
-            token = bind(outer)
-            try:
-                await send(message)
-            finally:
-                _put_back(token)
-
+        receive, send = boundary(receive, send)
+        carried = Carried(found, self._hosts, (self._read_peer, scope["headers"]), one=self._one)
         token = bind(carried)
         try:
-            await self.app(scope, receive_outside, send_outside)
+            await self.app(scope, receive, send)
         except Exception as error:
             mark(error, carried)
             raise
         finally:
-            _put_back(token)
-
-
-def _put_back(token: Token[Carried | None]) -> None:
-    try:  # noqa: SIM105 (suppress() costs more than the whole reset)
-        reset(token)
-    except ValueError:
-        # Left unfinished, it is closed by whoever finds it, in a context that never had the binding.
-        pass
+            put_back(token)
 
 
 def _brings_id(found: Iterable[Pair]) -> bool:

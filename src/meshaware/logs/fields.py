@@ -26,8 +26,9 @@ MAX_SHOWN = 256
 """Characters of one value; a longer one is cut and ends in three dots."""
 
 _NOTHING: Mapping[bytes, bytes] = {}
-_is_fit = re.compile(rf"[!-~]{{1,{MAX_SHOWN}}}").fullmatch
-_INVISIBLE = re.compile(r"[^!-~]")
+# Without what would end a text in JSON, or stand for something else in it: formats are also written by hand.
+_is_fit = re.compile(rf"[!#-\[\]-~]{{1,{MAX_SHOWN}}}").fullmatch
+_UNFIT = re.compile(r"[^!#-\[\]-~]")
 
 
 class MeshFields:
@@ -90,9 +91,10 @@ def _own(workload: Workload) -> dict[str, str | bool]:
 def _shown(text: str) -> str:
     if _is_fit(text):
         return text
-    text = _INVISIBLE.sub(_escape, text[: MAX_SHOWN + 1])
+    text = _UNFIT.sub(_escape, text[: MAX_SHOWN + 1])
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def _escape(found: re.Match[str]) -> str:
-    return ascii(found[0])[1:-1] if found[0] != " " else "\\x20"
+    text = found[0]
+    return f"\\x{ord(text):02x}" if text in ' "\\' else ascii(text)[1:-1]

@@ -19,10 +19,10 @@ from meshaware.identity import Peer
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
 from meshaware.propagation.hosts import HostPolicy
-from meshaware.propagation.names import BAGGAGE, SETS, Pair
+from meshaware.propagation.names import BAGGAGE, FORMATS, W3C, Pair
 from meshaware.propagation.outgoing import Cargo, Changes, changes, load
 from meshaware.propagation.outside import detach
-from meshaware.propagation.spans import arrival, live_baggage, live_trace_headers, tracing_here
+from meshaware.propagation.spans import arrival, baggage_as_written, live_baggage, live_trace_headers, tracing_here
 
 __all__ = [
     "Caller",
@@ -40,8 +40,6 @@ Caller = tuple[Callable[[Iterable[Pair]], Peer | None], Iterable[Pair]]
 """Who called, not read yet: the function that reads it, and the headers of the request."""
 
 _NOTHING = load({})
-_W3C = SETS["w3c"] - {BAGGAGE}
-_TRACE = _W3C | SETS["b3"]
 
 # Stricter than URLs are: what two clients might read differently (a backslash, a second @) has no host here.
 _URL = re.compile(
@@ -198,7 +196,8 @@ def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict
 
     Args:
         url: Where the call goes.
-        headers: What the call has already. Nothing that is there comes back, and with a `Host` in it, that
+        headers: What the call has already. Nothing of it comes back, but for trace headers that tell of another span
+            than the live one: these come in the spelling they have there, to be written over. With a `Host` in it, that
             host must be inside the mesh too.
     """
     carried = current()
@@ -207,16 +206,18 @@ def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict
     if found is None:
         return {}
     present: dict[bytes, bytes] = {}
-    if headers is not None:
-        present = {_encoded(name).lower(): _encoded(value) for name, value in headers.items()}
+    spelled: dict[bytes, str] = {}
+    for name, value in {} if headers is None else headers.items():
+        lower = _encoded(name).lower()
+        present[lower], spelled[lower] = _encoded(value), name
     host, authority = found[1], present.get(b"host", found[1])
     if hosts.inside(host) and hosts.inside(authority):
         add = _changes(present).add
     elif hosts.traced(host) and hosts.traced(authority):
-        add = _trace_alone(present)
+        add = _trace_alone(present).add
     else:
         return {}
-    return {name.decode(): value.decode() for name, value in add if value.isascii()}
+    return {spelled.get(name) or name.decode(): value.decode() for name, value in add if value.isascii()}
 
 
 def attach(raw: Sequence[Pair], *, one: bool = False) -> Sequence[Pair]:
@@ -251,13 +252,14 @@ def attach_trace(raw: Sequence[Pair]) -> Sequence[Pair]:
         raw: The request's headers in order, names in any case.
     """
     own = detach(raw)
-    return [*own, *_trace_alone({name.lower(): value for name, value in own})]
+    add, drop = _trace_alone({name.lower(): value for name, value in own})
+    return [*(pair for pair in own if pair[0].lower() not in drop), *add]
 
 
-def _trace_alone(present: Mapping[bytes, bytes]) -> list[Pair]:
-    story = [pair for pair in _changes(present).add if pair[0] in _TRACE]
-    w3c = [pair for pair in story if pair[0] in _W3C]
-    return w3c or story
+def _trace_alone(present: Mapping[bytes, bytes]) -> Changes:
+    add, drop = _changes(present)
+    story = [pair for pair in add if pair[0] in FORMATS]
+    return Changes([pair for pair in story if pair[0] in W3C] or story, drop - {BAGGAGE})
 
 
 def _changes(present: Mapping[bytes, bytes], *, one: bool = False) -> Changes:
@@ -271,7 +273,7 @@ def _changes(present: Mapping[bytes, bytes], *, one: bool = False) -> Changes:
         cargo = _NOTHING if arrived is None else load(arrived.came, one=one)
     live = live_trace_headers(cargo.came)
     baggage = live_baggage(cargo.came.get(BAGGAGE))
-    if baggage is None and BAGGAGE in cargo.came and BAGGAGE in present and present[BAGGAGE] == live_baggage(None):
+    if baggage is None and BAGGAGE in cargo.came and BAGGAGE in present and present[BAGGAGE] == baggage_as_written():
         # OpenTelemetry wrote again what it read, and what it could not read is lost: what came goes in its place.
         add, drop = changes(cargo, {name: present[name] for name in present if name != BAGGAGE}, live, one=one)
         return Changes(add, drop | {BAGGAGE})

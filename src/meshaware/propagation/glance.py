@@ -21,10 +21,12 @@ from meshaware.propagation.names import (
 )
 from meshaware.propagation.w3c import match_traceparent
 
-__all__ = ["denied"]
+__all__ = ["EVEN", "LENGTH", "denied"]
 
-_LENGTH = 55
-_EVEN = b"02468ace"
+LENGTH = 55
+"""Of a `traceparent` of version 00."""
+EVEN = b"02468ace"
+"""The last digits of flags that deny sampling."""
 _NO = (b"0", b"false")
 _NEVER_PLAIN = (BAGGAGE, B3)
 
@@ -45,9 +47,9 @@ def denied(found: Sequence[Pair]) -> bool | None:
         return None
     line = headers.get(TRACEPARENT)
     if line is not None:
-        if line[-1:] not in _EVEN:
-            return False if len(line) == _LENGTH else None
-        plain = len(line) == _LENGTH and X_B3_TRACEID not in headers and match_traceparent(line) is not None
+        if line[-1:] not in EVEN:
+            return False if len(line) == LENGTH else None
+        plain = len(line) == LENGTH and X_B3_TRACEID not in headers and match_traceparent(line) is not None
         return True if plain and headers.keys().isdisjoint(_NEVER_PLAIN) else None
     sampled = headers.get(X_B3_SAMPLED)
     if sampled not in _NO:

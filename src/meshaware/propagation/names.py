@@ -8,6 +8,7 @@ from types import MappingProxyType
 __all__ = [
     "B3",
     "BAGGAGE",
+    "FORMATS",
     "GUARDED",
     "POSITIONS",
     "REQUEST_ID",
@@ -15,6 +16,7 @@ __all__ = [
     "TRACEPARENT",
     "TRACESTATE",
     "TRACE_NAMES",
+    "W3C",
     "X_B3_FLAGS",
     "X_B3_NAMES",
     "X_B3_PARENTSPANID",
@@ -67,7 +69,13 @@ SETS = MappingProxyType(
 )
 """Sets that `MESHAWARE_HEADERS` may name."""
 
-TRACE_NAMES = SETS["w3c"] - {BAGGAGE} | SETS["b3"] | _VENDORS
+W3C = SETS["w3c"] - {BAGGAGE}
+"""W3C Trace Context."""
+
+FORMATS = W3C | SETS["b3"]
+"""The headers in which a live span is told."""
+
+TRACE_NAMES = FORMATS | _VENDORS
 """Headers that tell of a request's trace: they are replaced together or not at all."""
 
 POSITIONS = frozenset({TRACEPARENT, B3, X_B3_TRACEID, X_B3_SPANID})

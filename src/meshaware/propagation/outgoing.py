@@ -19,11 +19,16 @@ from typing import NamedTuple
 from meshaware.propagation.names import (
     B3,
     BAGGAGE,
+    FORMATS,
     POSITIONS,
     SETS,
     TRACE_NAMES,
     TRACEPARENT,
+    TRACESTATE,
+    W3C,
+    X_B3_FLAGS,
     X_B3_NAMES,
+    X_B3_SAMPLED,
     X_B3_SPANID,
     X_B3_TRACEID,
     Pair,
@@ -34,11 +39,11 @@ __all__ = ["Cargo", "Changes", "changes", "load", "wanted_names"]
 
 # Of the positions, those that differ between two spans of one trace.
 _SPANS = (TRACEPARENT, B3, X_B3_SPANID)
-_W3C = SETS["w3c"] & TRACE_NAMES
+# What belongs to a position, and makes another story beside a foreign one.
+_ASIDE = (TRACESTATE, X_B3_SAMPLED, X_B3_FLAGS)
 _B3_ALONE = frozenset({B3})
-_W3C_AND_B3 = _W3C | _B3_ALONE
-_W3C_AND_MULTI = _W3C | X_B3_NAMES
-_REWRITTEN = _W3C | SETS["b3"]
+_W3C_AND_B3 = W3C | _B3_ALONE
+_W3C_AND_MULTI = W3C | X_B3_NAMES
 _NONE: frozenset[bytes] = frozenset()
 
 
@@ -99,11 +104,11 @@ def wanted_names(cargo: Cargo, present: Container[bytes], *, one: bool = False) 
     multi = X_B3_TRACEID in present or not X_B3_NAMES.isdisjoint(came)
     single = not multi and (B3 in present or B3 in came)
     if one:
-        return X_B3_NAMES if multi and TRACEPARENT not in came and TRACEPARENT not in present else _W3C
+        return X_B3_NAMES if multi and TRACEPARENT not in came and TRACEPARENT not in present else W3C
     if single:
         return _W3C_AND_B3
     began_here = TRACEPARENT not in came and TRACEPARENT not in present
-    return _W3C_AND_MULTI if multi or began_here else _W3C
+    return _W3C_AND_MULTI if multi or began_here else W3C
 
 
 def changes(
@@ -121,25 +126,30 @@ def changes(
         cargo: What is carried.
         present: What the request has, by lower-case name.
         live: The live span in every format; None where there is none.
-        baggage: What goes in the place of the carried `baggage`.
+        baggage: What goes in the place of the carried `baggage`; empty: nothing does.
         one: As for `wanted_names`.
     """
     positioned = not POSITIONS.isdisjoint(present)
     if live is None and baggage is None and not positioned and cargo.came.keys().isdisjoint(present):
         return cargo.alone
     plain = {name: value for name, value in cargo.goes if name not in TRACE_NAMES}
-    if baggage is not None:
+    if baggage:
         plain[BAGGAGE] = baggage
+    elif baggage is not None:
+        plain.pop(BAGGAGE, None)
     if live is None:
         story = {name: value for name, value in cargo.goes if name in TRACE_NAMES}
     else:
         names = wanted_names(cargo, present, one=one)
         story = {name: value for name, value in live.items() if name in names}
     drop = _NONE
-    if positioned and not _tells(present, story if live is None else live):
+    if live is None and any(name in present and present[name] != story.get(name) for name in _ASIDE):
+        # A decision or a tracestate of the call's own: whatever else it says of its trace, it says all of it.
+        story = {}
+    elif positioned and not _tells(present, story if live is None else live):
         story = {}
     elif live is not None:
-        drop = frozenset(name for name in _REWRITTEN.intersection(present) if present[name] != story.get(name))
+        drop = frozenset(name for name in FORMATS.intersection(present) if present[name] != story.get(name))
     add = [pair for pair in plain.items() if pair[0] not in present]
     add += [pair for pair in story.items() if pair[0] not in present or pair[0] in drop]
     return Changes(add, drop)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import Token
 from functools import cache
 from types import EllipsisType, MappingProxyType
 from typing import TYPE_CHECKING
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Arrival",
     "arrival",
+    "attach_context",
+    "baggage_as_written",
+    "current_context",
+    "detach_context",
     "live_baggage",
     "live_position",
     "live_trace_headers",
@@ -50,13 +55,15 @@ class Arrival:
             every request whatever the mesh decided. What they call shall not do so as well.
     """
 
-    __slots__ = ("_came", "_position", "found", "local", "span")
+    __slots__ = ("_came", "_position", "baggage", "found", "local", "span")
 
     def __init__(self, found: Sequence[Pair], *, local: bool = False) -> None:
         self.found = found
         self.local = local
         self.span: Span | None = None
         """What stands for the caller's span in OpenTelemetry's context."""
+        self.baggage: Mapping[str, object] | None = None
+        """What OpenTelemetry has read from the request's baggage; None where it was not asked to."""
         self._came: Mapping[bytes, bytes] | None = None
         self._position: Position | EllipsisType | None = ...
 
@@ -85,11 +92,34 @@ def tracing_here() -> bool:
     return tracing_loaded() and bool(_current_context()())
 
 
-def remember(context: Context, arrived: Arrival) -> Context:
-    """Return an OpenTelemetry context in which `arrival` tells of this request."""
-    from opentelemetry.context import set_value  # noqa: PLC0415
+def current_context() -> Context | None:
+    """Return OpenTelemetry's context here; None where nobody has loaded it."""
+    return _current_context()() if tracing_loaded() else None
 
-    return set_value(_KEY, arrived, context)
+
+def attach_context(context: Context | None) -> Token[Context] | None:
+    """Make this OpenTelemetry's context, unless it is so already, and return what `detach_context` takes."""
+    if context is None or _current_context()() is context:
+        return None
+    from opentelemetry.context import attach  # noqa: PLC0415
+
+    return attach(context)
+
+
+def detach_context(token: Token[Context] | None) -> None:
+    """Undo `attach_context`."""
+    if token is not None:
+        from opentelemetry.context import detach  # noqa: PLC0415
+
+        detach(token)
+
+
+def remember(context: Context, arrived: Arrival) -> Context:
+    """Return an OpenTelemetry context with this request, for `arrival`, and with what stands for its caller's span."""
+    entries: dict[str, object] = {**context, _KEY: arrived}
+    if arrived.span is not None:
+        entries[_span_key()] = arrived.span
+    return type(context)(entries)
 
 
 def arrival(context: Context | None = None) -> Arrival | None:
@@ -162,24 +192,43 @@ def _tracestate(state: TraceState, arrived: Arrival | None) -> bytes:
 
 def live_baggage(captured: bytes | None) -> bytes | None:
     """
-    Write OpenTelemetry's baggage where the application has put something into it; None where it has not.
+    Write OpenTelemetry's baggage where the application has changed it; None where it has not.
 
     What OpenTelemetry read from the request and would write again differs from what came in: it drops
-    properties and values with blanks. So as long as it holds nothing that did not come in, what came in goes
-    on as it was.
+    properties and values with blanks. So as long as it holds what came in, that goes on as it was.
+
+    Args:
+        captured: What is carried; None where nobody has captured it: then OpenTelemetry's goes out in any case.
+
+    Returns:
+        What goes out, nothing where the application has removed all of it, or None.
     """
     if not tracing_loaded():
         return None
     get_all, read, write = _baggage()
-    entries = get_all()
-    if not entries:
+    entries, arrived = get_all(), arrival()
+    if arrived is not None and arrived.baggage is not None:
+        if entries == arrived.baggage and captured is not None:
+            return None
+    elif not entries:
         return None
-    if captured is not None:
+    elif captured is not None:
+        # Somebody else has read it, perhaps not all of its lines.
         came = read(captured.decode("latin-1"))
         if all(came.get(key) == value for key, value in entries.items()):
             return None
+    if not entries:
+        return b"" if captured is not None else None
     value = write().encode("ascii", "ignore")
     return value if 0 < len(value) <= MAX_LIST else None
+
+
+def baggage_as_written() -> bytes | None:
+    """Write OpenTelemetry's baggage as its own clients do; None where there is none."""
+    if not tracing_loaded():
+        return None
+    get_all, _, write = _baggage()
+    return write().encode("ascii", "ignore") if get_all() else None
 
 
 def without_client_spans() -> AbstractContextManager[None]:
@@ -189,6 +238,16 @@ def without_client_spans() -> AbstractContextManager[None]:
     from opentelemetry.instrumentation.utils import suppress_http_instrumentation  # noqa: PLC0415
 
     return suppress_http_instrumentation()
+
+
+@cache
+def _span_key() -> str:
+    """Under which key OpenTelemetry's contexts have their span: one context, not two, is made for a request."""
+    from opentelemetry.context import Context  # noqa: PLC0415
+    from opentelemetry.trace import INVALID_SPAN, set_span_in_context  # noqa: PLC0415
+
+    (key,) = set_span_in_context(INVALID_SPAN, Context())
+    return key
 
 
 @cache

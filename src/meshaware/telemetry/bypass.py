@@ -17,8 +17,10 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from meshaware.instrumentation import copy_request
-from meshaware.propagation.glance import denied
-from meshaware.propagation.names import BAGGAGE, SETS
+from meshaware.propagation.boundary import boundary
+from meshaware.propagation.context import current
+from meshaware.propagation.glance import EVEN, LENGTH, denied
+from meshaware.propagation.names import BAGGAGE, FORMATS, TRACEPARENT
 from meshaware.propagation.spans import Arrival, remember
 from meshaware.telemetry.formats import span_context
 from meshaware.telemetry.propagators import installed
@@ -28,7 +30,7 @@ __all__ = ["AsyncClientBypass", "ClientBypass", "ServerBypass", "heeds_the_mesh"
 _SAMPLED = 1
 _UNMEASURED = ("_ProxyMeterProvider", "NoOpMeterProvider")
 _NATIVE = "fastapi.telemetry"
-_READ = SETS["w3c"] | SETS["b3"]
+_READ = FORMATS | {BAGGAGE}
 
 
 def heeds_the_mesh(provider: object) -> bool:
@@ -110,6 +112,7 @@ class ServerBypass:
         self.app = app
         self._plain = plain
         self._quiet = quiet
+        self._ends = tuple(quiet)
         self._heed = heed
         self._saw = saw
 
@@ -118,9 +121,12 @@ class ServerBypass:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        if scope["type"] == "http" and current() is None:
+            # With a mesh layer outside this one, that has done it.
+            receive, send = boundary(receive, send)
         context = _unsampled(scope) if self._heed else None
         if context is None:
-            if self._quiet and _path(scope) in self._quiet:
+            if scope["path"].endswith(self._ends) and _path(scope) in self._quiet:
                 scope[_NATIVE] = None
                 await self._plain(scope, receive, send)
             else:
@@ -152,7 +158,12 @@ def _path(scope: Any) -> str:
 
 def _unsampled(scope: Any) -> Any:
     """Return the context of a request that arrived unsampled; None for every other one."""
-    found = [pair for pair in scope["headers"] if pair[0] in _READ]
+    headers = scope["headers"]
+    for name, value in headers:
+        # The end of most requests that come sampled, at no further cost.
+        if name == TRACEPARENT and value[-1:] not in EVEN and len(value) == LENGTH:
+            return None
+    found = [pair for pair in headers if pair[0] in _READ]
     if not found:
         return None
     said = denied(found)
@@ -164,7 +175,7 @@ def _unsampled(scope: Any) -> Any:
     if said and propagate.get_global_textmap() is installed():
         arrived = Arrival([pair for pair in found if pair[0] != BAGGAGE])
         arrived.span = _CallersSpan(arrived)
-        return remember(trace.set_span_in_context(arrived.span), arrived)
+        return remember(otel.get_current(), arrived)
     context = propagate.extract(scope, otel.get_current(), _GETTER)
     position = trace.get_current_span(context).get_span_context()
     return context if position.is_valid and not position.trace_flags & _SAMPLED else None

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from random import getrandbits
 from typing import Any, Protocol, cast
 
+from opentelemetry.baggage import get_all
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 from opentelemetry.trace import (
@@ -28,15 +30,15 @@ from opentelemetry.trace import (
 )
 
 from meshaware.propagation.context import current
-from meshaware.propagation.names import SETS, Pair
+from meshaware.propagation.names import BAGGAGE, FORMATS, Pair
 from meshaware.propagation.outgoing import changes, load
 from meshaware.propagation.position import Position
 from meshaware.propagation.spans import Arrival, arrival, live_trace_headers, remember
 from meshaware.propagation.w3c import tracestate_members
 
-__all__ = ["Names", "TraceFormat", "carried_here", "read_pairs", "span_context"]
+__all__ = ["BaggageFormat", "Names", "TraceFormat", "carried_here", "read_pairs", "span_context"]
 
-_NAMES = (SETS["w3c"] | SETS["b3"]) - {b"baggage"}
+_BAGGAGE = (BAGGAGE,)
 _SAMPLED = 1
 
 
@@ -65,7 +67,7 @@ class TraceFormat(TextMapPropagator):
     @property
     def fields(self) -> set[str]:
         """Every header that `inject` may write."""
-        return {name.decode() for name in _NAMES}
+        return {name.decode() for name in FORMATS}
 
     # The carriers are Any: OpenTelemetry types getters and setters by a variable that no caller can bind.
     def extract(self, carrier: Any, context: Context | None = None, getter: Any = default_getter) -> Context:
@@ -78,7 +80,7 @@ class TraceFormat(TextMapPropagator):
             setter.set(carrier, name.decode(), value.decode("latin-1"))
 
     def _found(self, carrier: Any, getter: Any) -> list[Pair]:
-        return read_pairs(carrier, getter, _NAMES, _NAMES)
+        return read_pairs(carrier, getter, FORMATS, FORMATS)
 
     def _arrive(self, found: list[Pair], context: Context) -> Context:
         if not found:
@@ -89,8 +91,8 @@ class TraceFormat(TextMapPropagator):
         if position is not None and (position.trace_id or not (position.flags or self._local)):
             arrived.span = NonRecordingSpan(span_context(position, self._samples))
         # Whoever came before in a list of propagators may have believed what is not to be believed.
-        if arrived.span is not None or any(name in _NAMES for name, _ in found):
-            context = set_span_in_context(arrived.span or INVALID_SPAN, context)
+        if arrived.span is None and any(name in FORMATS for name, _ in found):
+            context = set_span_in_context(INVALID_SPAN, context)
         return remember(context, arrived)
 
     def _samples(self, trace_id: int) -> bool:
@@ -104,7 +106,7 @@ class TraceFormat(TextMapPropagator):
 
     def _leaving(self, present: Mapping[bytes, bytes], context: Context | None) -> Iterable[Pair]:
         came = carried_here(context)
-        traced = {name: value for name, value in came.items() if name in _NAMES}
+        traced = {name: value for name, value in came.items() if name in FORMATS}
         live = live_trace_headers(came, context)
         return changes(load(traced, one=self._one), present, live, one=self._one).add
 
@@ -141,6 +143,29 @@ def carried_here(context: Context | None) -> Mapping[bytes, bytes]:
     return {} if arrived is None else arrived.came
 
 
+class BaggageFormat(W3CBaggagePropagator):
+    """
+    Reads and writes W3C baggage, all lines of it: OpenTelemetry's own reads the first one.
+
+    It stands behind `TraceFormat`, and notes what it has read, to tell it from what the application changed.
+    """
+
+    def extract(self, carrier: Any, context: Context | None = None, getter: Any = default_getter) -> Context:
+        """Read the request's baggage into a context."""
+        context = Context() if context is None else context
+        found = read_pairs(carrier, getter, _BAGGAGE, _BAGGAGE)
+        if not found:
+            return context
+        joined = b",".join(value for _, value in found).decode("latin-1")
+        context = super().extract({"baggage": joined}, context)
+        arrived = arrival(context)
+        if arrived is None:
+            arrived = Arrival(())
+            context = remember(context, arrived)
+        arrived.baggage = get_all(context)
+        return context
+
+
 class Names(Protocol):
     """What can say whether a lower-case name is one of it."""
 
@@ -163,9 +188,12 @@ def read_pairs(carrier: Any, getter: Any, names: Names, asked: Iterable[bytes]) 
         return [(key, value) for name, value in raw if (key := name.lower()) in names]
     keys: list[str] = getter.keys(carrier) or [name.decode() for name in asked]
     found: list[Pair] = []
+    seen: set[bytes] = set()
     for text in keys:
         name = text.lower().encode()
-        if name in names:
+        # Some tell of a header as often as it came, and give all of its lines each time.
+        if name in names and name not in seen:
+            seen.add(name)
             values: list[Any] | None = getter.get(carrier, text)
             found += [(name, str(value).encode("latin-1", "replace")) for value in values or ()]
     return found

@@ -19,7 +19,7 @@ def install_propagators(
     environ: Mapping[str, str], provider: TracerProvider | None = None, *, one: bool = False, local: bool = False
 ) -> bool:
     """
-    Make `TraceFormat` and W3C baggage the process's formats, where nobody chose others.
+    Make `TraceFormat` and `BaggageFormat` the process's formats, where nobody chose others.
 
     Istio's OpenTelemetry provider writes `traceparent`, its Zipkin provider `x-b3-*`; OpenTelemetry alone
     would answer a request that carries only the latter with a trace of its own.
@@ -45,10 +45,9 @@ def install_propagators(
             ' Accepted are "tracecontext", "baggage", "b3", "b3multi", "meshaware", "none" and what other packages'
             " add, with commas between"
         ) from error
-    from opentelemetry.baggage.propagation import W3CBaggagePropagator  # noqa: PLC0415
     from opentelemetry.propagators.composite import CompositePropagator  # noqa: PLC0415
 
-    from meshaware.telemetry.formats import TraceFormat  # noqa: PLC0415
+    from meshaware.telemetry.formats import BaggageFormat, TraceFormat  # noqa: PLC0415
 
     present = propagate.get_global_textmap()
     default = {"traceparent", "tracestate", "baggage"}
@@ -56,7 +55,7 @@ def install_propagators(
         return False
     if type(present) is not CompositePropagator or present.fields != default:
         return False
-    ours = CompositePropagator([TraceFormat(provider, one=one, local=local), W3CBaggagePropagator()])
+    ours = CompositePropagator([TraceFormat(provider, one=one, local=local), BaggageFormat()])
     propagate.set_global_textmap(ours)
     _installed[:] = [ours]
     return True

@@ -1,0 +1,63 @@
+"""
+Where a request ends and its server begins.
+
+A server's own code runs inside the calls that an application makes to it: from within the last `send` uvicorn begins
+the next request of the connection, and from within `receive` it goes on to read it, each in the context that it finds
+there. So what one request carries, and its span, would be the next one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import Token
+from typing import Any
+
+from meshaware.propagation.context import Carried, bind, current, reset
+from meshaware.propagation.spans import attach_context, current_context, detach_context
+
+__all__ = ["boundary", "put_back"]
+
+# A server writes its access log where an answer begins, and that shall tell of this request.
+_BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start")
+
+_Receive = Callable[[], Awaitable[Any]]
+_Send = Callable[[Any], Awaitable[None]]
+
+
+def boundary(receive: _Receive, send: _Send) -> tuple[_Receive, _Send]:
+    """
+    Return a request's `receive` and `send` (ASGI 3.0) so that the server's code runs with what is carried now.
+
+    To be asked before anything is bound for the request.
+    """
+    outer, traced = current(), current_context()
+
+    async def receive_outside() -> Any:
+        token, trace = bind(outer), attach_context(traced)
+        try:
+            return await receive()
+        finally:
+            detach_context(trace)
+            put_back(token)
+
+    async def send_outside(message: Any) -> None:
+        if message["type"] in _BEGINNINGS:
+            await send(message)
+            return
+        token, trace = bind(outer), attach_context(traced)
+        try:
+            await send(message)
+        finally:
+            detach_context(trace)
+            put_back(token)
+
+    return receive_outside, send_outside
+
+
+def put_back(token: Token[Carried | None]) -> None:
+    """Carry again what was carried before, if this is still the context in which something else was bound."""
+    try:  # noqa: SIM105 (suppress() costs more than the whole reset)
+        reset(token)
+    except ValueError:
+        # Left unfinished, it is closed by whoever finds it, in a context that never had the binding.
+        pass
