@@ -33,7 +33,7 @@ SETTINGS = ["pydantic", "pydantic_settings", "yaml", "asyncio", "socket", "h11",
         (["budget", "GET", "http://inventory/", "--manifests", "inventory.yaml", "--json"], 0, [*HEAVY, "h11"]),
         (["budget", "GET", "http://inventory/", "--sidecar", "--admin-url", "http://127.0.0.1:1"], 69, HEAVY[:-1]),
     ],
-    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) and value[-1:] != ["anyio"] else "",
+    ids=["help", "help of budget", "no command", "no URL", "manifests", "JSON", "sidecar"],
 )
 def test_the_command_loads_only_what_it_needs(
     directory: Path, arguments: list[str], code: int, unwanted: list[str]

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from meshaware.cli import budget, exits
 
@@ -64,11 +64,12 @@ def test_every_exit_code_stands_in_the_table() -> None:
             assert f"  {code:<3} {meaning}" in (parser.epilog or "")
 
 
-def keys(value: Any) -> set[str]:
+def keys(value: object) -> set[str]:
     """Every key of a JSON value, however deep."""
     if isinstance(value, dict):
-        return set(value).union(*map(keys, value.values()))
-    return set().union(*map(keys, value)) if isinstance(value, list) else set()
+        pairs = cast("dict[str, object]", value)
+        return set(pairs).union(*map(keys, pairs.values()))
+    return set[str]().union(*map(keys, cast("list[object]", value))) if isinstance(value, list) else set()
 
 
 def test_every_key_of_the_json_is_documented(run: Run) -> None:
@@ -77,7 +78,7 @@ def test_every_key_of_the_json_is_documented(run: Run) -> None:
         "budget", "GET", "http://inventory/items/", "--manifests", "inventory.yaml", "--namespace", "shop", "--json"
     )
     assert code == 0
-    found = json.loads(out)
+    found: dict[str, object] = json.loads(out)
     documented = rows("| key | value |")
     assert [key.strip("`") for key in documented if "[" not in key] == list(found)
     for key, value in found.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -46,7 +46,7 @@ def test_very_long_text_is_cut() -> None:
 
 
 @contextmanager
-def stream(name: str, encoding: str) -> Iterator[tuple[io.TextIOWrapper, io.BytesIO]]:
+def stream(name: str, encoding: str) -> Generator[tuple[io.TextIOWrapper, io.BytesIO]]:
     """A standard stream of an encoding."""
     before = getattr(sys, name)
     written = io.BytesIO()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from meshaware.budgets import Budget, Route
 
@@ -77,9 +78,12 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+def _rounded(values: Mapping[str, object]) -> dict[str, object]:
     """Seconds to the microsecond: what lies beyond is dust of additions."""
-    return {
-        name: round(value, 6) if isinstance(value, float) else _rounded(value) if isinstance(value, dict) else value
-        for name, value in values.items()
-    }
+    return {name: _round(value) for name, value in values.items()}
+
+
+def _round(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 6)
+    return _rounded(cast("dict[str, object]", value)) if isinstance(value, dict) else value
