@@ -25,6 +25,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.background import BackgroundTask
 
 from meshaware import instrumentation
 from meshaware.telemetry import setup
@@ -347,6 +348,11 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(instrumentation, "_registry", type(getattr(instrumentation, "_registry"))())  # noqa: B009
     yield
     detach_handler()
+    # The instrumentation has every background task of the process make a span, for good.
+    task: Any = BackgroundTask
+    if hasattr(task, "_otel_original_call"):
+        task.__call__ = task._otel_original_call
+        del task._otel_original_call
 
 
 Run = Callable[..., subprocess.Popen[str]]
