@@ -14,7 +14,7 @@ import pytest
 from meshaware.cli import main
 from meshaware.settings.sources import kubernetes, podinfo
 
-INVENTORY = """
+_INVENTORY = """
     apiVersion: networking.istio.io/v1
     kind: VirtualService
     metadata: {name: inventory, namespace: shop}
@@ -41,14 +41,20 @@ INVENTORY = """
 Ran = tuple[int, str, str]
 
 
+@pytest.fixture(name="inventory", scope="session")
+def _inventory() -> str:
+    """The text of `inventory.yaml`: three routes, of which the last takes every call."""
+    return dedent(_INVENTORY).lstrip()
+
+
 @pytest.fixture(name="directory", autouse=True)
-def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inventory: str) -> Path:
     """Where commands run, with `inventory.yaml`; no file of this machine's tells of a pod, and 100 columns."""
     monkeypatch.setattr(podinfo, "USUAL_PLACES", ())
     monkeypatch.setattr(kubernetes, "SERVICE_ACCOUNT_DIRECTORY", str(tmp_path / "none"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "inventory.yaml").write_text(dedent(INVENTORY).lstrip())
+    (tmp_path / "inventory.yaml").write_text(inventory)
     return tmp_path
 
 

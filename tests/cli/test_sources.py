@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from meshaware.cli.sources import Asked, admin_url
 from meshaware.settings import MeshSettings
 from meshaware.testing import LocalMesh, LocalService
 from meshaware.testing.ports import HeldPort
-from tests.cli.conftest import INVENTORY
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -32,10 +30,10 @@ def _nobody() -> Iterator[str]:
 
 
 @pytest.fixture(name="web", scope="module")
-def _web(tmp_path_factory: pytest.TempPathFactory) -> Generator[LocalService]:
+def _web(tmp_path_factory: pytest.TempPathFactory, inventory: str) -> Generator[LocalService]:
     """A workload of the namespace `shop`, in a real mesh with the routes of `inventory.yaml`."""
     path = tmp_path_factory.mktemp("routes") / "inventory.yaml"
-    path.write_text(dedent(INVENTORY))
+    path.write_text(inventory)
     with LocalMesh(path, namespace="shop") as mesh:
         mesh.add("inventory")
         yield mesh.add("web")
