@@ -18,7 +18,8 @@ STOREYS = [
     {"budgets", "sidecar"},
     {"client", "asgi", "telemetry", "logs"},
     {"mesh"},
-    {"httpx2", "testing"},
+    {"httpx2", "testing", "cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 # The one sideways door: live routes are read through the only socket to the proxy.
@@ -34,6 +35,7 @@ ONLY_IN = {
     "starlette": (),
     "uvicorn": ("testing/",),
     "structlog": (),
+    "argparse": ("cli/",),
     "socket": ("sidecar/admin.py", "testing/"),
 }
 

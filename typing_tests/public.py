@@ -27,6 +27,7 @@ from meshaware import (
     report,
     setup_telemetry,
 )
+from meshaware.budgets import Route
 from meshaware.settings import Workload
 
 
@@ -55,6 +56,7 @@ def budgets() -> None:
         assert_type(route.budget, Budget)
         assert_type(route.name, str)
         assert_type(route.origin, str)
+    assert_type(table.explain("GET", "http://inventory:8080/items/42").route, Route | None)
 
 
 async def clients(routes: RouteTable) -> None:

@@ -12,6 +12,7 @@ The rooms, each name from the file it lives in; nothing is loaded before it is u
     telemetry/     OpenTelemetry
     logs/          what log lines say of the request
     mesh           all of it in two lines
+    cli/           the command `meshaware`
 """
 
 from __future__ import annotations

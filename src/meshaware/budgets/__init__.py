@@ -9,10 +9,13 @@ How long a call may take: what the mesh was told, read from manifests or from th
     manifests.py        routes from files: documents.py, fields.py
                         ... by kind: virtual_service.py, conditions.py, http_route.py, destination_rule.py, registry.py
                         ... which of them govern: precedence.py, delegates.py
+    explain.py          why a call takes its route, told by the same tests
+    timeline.py         the longest course of a call, try by try
     diff.py             what is different between two tables
     config_dump.py      routes from Envoy: dump_reader.py, pieces.py, envoy_json.py, envoy_route.py, envoy_match.py
     sources.py          the table that holds now, read from the live sidecar: rounds.py, polling.py, driving.py,
                         for all processes of a pod: sharing.py,  for some hosts: filtering.py
+    once.py             ... and read once
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-__all__ = ["DEFAULT_RETRY_ON", "Budget", "declared_budget", "largest"]
+__all__ = ["DEFAULT_RETRY_ON", "Budget", "declared_budget", "full_tries", "largest", "waits"]
 
 DEFAULT_RETRY_ON = frozenset({"connect-failure", "refused-stream", "unavailable", "cancelled"})
 """What Istio retries where a VirtualService does not say; 503 has not been among it since 1.24."""
@@ -117,9 +117,8 @@ class Budget:
             return self.timeout
         if self.per_try_timeout is None:
             return None
-        waits = (self.attempts + 1) * (self.connect_timeout or 0.0) + self.backoff * _doubled(self.attempts)
-        full_tries = 1 if _CHEAP.issuperset(self.retry_on) else self.attempts + 1
-        return full_tries * self.per_try_timeout + waits
+        connecting = (self.attempts + 1) * (self.connect_timeout or 0.0)
+        return full_tries(self) * self.per_try_timeout + connecting + waits(self, self.attempts)
 
     def __repr__(self) -> str:
         """Only what differs from the default, in a fixed order."""
@@ -129,6 +128,16 @@ class Budget:
             if value != field.default:
                 said.append(f"{field.name}={_set_repr(self.retry_on) if field.name == 'retry_on' else repr(value)}")
         return f"Budget({', '.join(said)})"
+
+
+def full_tries(budget: Budget) -> int:
+    """How many tries can use up the per-try timeout: all, or only the last where such a try is not retried."""
+    return 1 if _CHEAP.issuperset(budget.retry_on) else budget.attempts + 1
+
+
+def waits(budget: Budget, retries: int) -> float:
+    """The most seconds that Envoy waits before the first so many retries, all of them together."""
+    return budget.backoff * _doubled(retries)
 
 
 def declared_budget(

@@ -7,15 +7,37 @@ Usually that is one. Where the sidecar knows more than can be known here, all th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from meshaware.budgets.domains import Domains, Namespace, split_authority
 from meshaware.budgets.match import Compiled, Tests, compile_entries
 from meshaware.budgets.route import RouteConfig, RouteMatch, VirtualHost
 
-__all__ = ["Choice", "Entries"]
+__all__ = ["Choice", "Entries", "Place", "is_for"]
 
 Entries = tuple[Compiled, ...]
 """The routes of a virtual host, ready to be asked in order."""
+
+
+class Place(NamedTuple):
+    """
+    A virtual host that a call may belong to, and why.
+
+    Attributes:
+        config: The name of its route configuration; empty if it is made from manifests.
+        host: The virtual host.
+        asked: The name that was looked for: the call's host, or the full name of the service that it means.
+        domain: The domain of the virtual host that fits it.
+        entries: Its routes, ready, those for other ports among them.
+        ignore_parameters: Whether paths are compared without their parameters.
+    """
+
+    config: str
+    host: VirtualHost
+    asked: str
+    domain: str
+    entries: Entries
+    ignore_parameters: bool
 
 
 class Choice:
@@ -55,14 +77,24 @@ class Choice:
             authority: The `Host` header, with or without a port.
             port: The port that is called; None: the one in the header, else 80.
         """
+        called = self.port(authority, port)
+        return tuple(_on_port(place.entries, called) for place in self.places(authority, port))
+
+    def places(self, authority: str, port: int | None) -> list[Place]:
+        """The virtual hosts that a call may belong to; the arguments are those of `find`."""
         host, written = split_authority(authority)
-        called = port or written or 80
+        called = self.port(authority, port)
         asked = authority.lower() if written is not None or called == 80 else f"{authority.lower()}:{called}"
-        found: list[Entries] = []
-        for config in self._configs(host, called):
-            lists = config.find(host, asked, self._namespace)
-            found.extend(lists if config.every_port else (_on_port(entries, called) for entries in lists))
-        return tuple(found)
+        return [place for config in self._configs(host, called) for place in config.find(host, asked, self._namespace)]
+
+    @staticmethod
+    def port(authority: str, port: int | None) -> int:
+        """The port that is called."""
+        return port or split_authority(authority)[1] or 80
+
+    def serves(self, authority: str, port: int | None) -> bool:
+        """Whether there is a route configuration for calls to that port; without one they are plain TCP."""
+        return bool(self._configs(split_authority(authority)[0], self.port(authority, port)))
 
     def _configs(self, host: str, port: int) -> list[_Config]:
         sniffed = [config for name, config in self._sniffed.get(port, ()) if self._means(host, name)]
@@ -82,34 +114,42 @@ class Choice:
 
 
 def _on_port(entries: Entries, port: int) -> Entries:
-    return tuple(entry for entry in entries if entry.port in (0, port) and port not in entry.other_ports)
+    if all(is_for(entry, port) for entry in entries):
+        return entries
+    return tuple(entry for entry in entries if is_for(entry, port))
+
+
+def is_for(entry: Compiled, port: int) -> bool:
+    """Whether a route is for calls to that port; Envoy's own always are."""
+    return entry.port in (0, port) and port not in entry.other_ports
 
 
 class _Config:
-    __slots__ = ("_domains", "_ignore_parameters", "_ignore_port", "_known", "_made_here", "_ready", "every_port")
+    __slots__ = ("_domains", "_ignore_parameters", "_ignore_port", "_known", "_made_here", "_name", "_ready")
 
     def __init__(self, config: RouteConfig) -> None:
         self._ignore_port, self._ignore_parameters = config.ignore_port, config.ignore_parameters
-        self._made_here = not config.name
+        self._name, self._made_here = config.name, not config.name
         self._domains = Domains((domain, host) for host in config.hosts for domain in host.domains)
         # Of the thousands of hosts that a sidecar knows, a workload calls a few: those are made ready.
         self._ready: dict[int, Entries] = {}
         self._known: dict[RouteMatch, tuple[Tests, str]] = {}
-        # Whether no route asks for the port: Envoy's own never do.
-        self.every_port = not any(
-            entry.match.port or entry.match.other_ports for host in config.hosts for entry in host.entries
-        )
 
     def knows(self, host: str) -> bool:
         return self._domains.exact(host) is not None or self._domains.wildcard(host) is not None
 
-    def find(self, host: str, asked: str, namespace: Namespace | None) -> list[Entries]:
-        if not self._made_here or namespace is None:
-            found = self._domains.find(host if self._ignore_port else asked)
-            hosts = [] if found is None else [found]
-        else:
-            hosts = self._find_service(host, namespace)
-        return [self._entries(virtual_host) for virtual_host in hosts]
+    def find(self, host: str, asked: str, namespace: Namespace | None) -> list[Place]:
+        if self._made_here and namespace is not None:
+            return self._find_service(host, namespace)
+        name = host if self._ignore_port else asked
+        return self._places((name, self._domains.fitting(name)))
+
+    def _places(self, *found: tuple[str, tuple[str, VirtualHost] | None]) -> list[Place]:
+        return [
+            Place(self._name, each[1], asked, each[0], self._entries(each[1]), self._ignore_parameters)
+            for asked, each in found
+            if each is not None
+        ]
 
     def _entries(self, host: VirtualHost) -> Entries:
         entries = self._ready.get(id(host))
@@ -118,7 +158,7 @@ class _Config:
             self._ready[id(host)] = entries
         return entries
 
-    def _find_service(self, host: str, namespace: Namespace) -> list[VirtualHost]:
+    def _find_service(self, host: str, namespace: Namespace) -> list[Place]:
         """
         As Istio finds a VirtualService for a host: by name, else by the wildcard that fits the service's full name.
 
@@ -126,12 +166,13 @@ class _Config:
         """
         found = self._domains.exact(host)
         if found is not None:
-            return [found]
+            return self._places((host, (host, found)))
         bare = host.removesuffix(".")
         service, certain = namespace.services(host)
         by_service = self._domains.wildcard(service) if service else None
         by_name = None if certain and by_service is not None else self._domains.wildcard(bare)
-        either = [virtual_host for virtual_host in (by_service, by_name) if virtual_host is not None]
+        either = self._places((service, by_service), (bare, by_name))
         if either and (certain or by_name is not None or not service):
             return either
-        return either + ([] if self._domains.default is None else [self._domains.default])
+        default = self._domains.default
+        return either + self._places((bare, None if default is None else ("*", default)))

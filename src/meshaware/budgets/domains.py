@@ -45,22 +45,28 @@ class Domains(Generic[T]):
         """What the very domain stands for; `host` is in lower case."""
         return self._exact.get(host)
 
-    def wildcard(self, host: str) -> T | None:
-        """What the longest wildcard that fits stands for, `*` aside."""
+    def wildcard(self, host: str) -> tuple[str, T] | None:
+        """The longest wildcard that fits, `*` aside, and what it stands for."""
         for length, values in self._suffixes:
             if length < len(host) and (found := values.get(host[-length:])) is not None:
-                return found
+                return f"*{host[-length:]}", found
         for length, values in self._prefixes:
             if length < len(host) and (found := values.get(host[:length])) is not None:
-                return found
+                return f"{host[:length]}*", found
         return None
 
     def find(self, host: str) -> T | None:
         """What `host` belongs to, or None; `host` is in lower case."""
+        fitting = self.fitting(host)
+        return None if fitting is None else fitting[1]
+
+    def fitting(self, host: str) -> tuple[str, T] | None:
+        """The domain that `host` belongs to and what it stands for, or None; `host` is in lower case."""
         found = self.exact(host)
-        if found is None:
-            found = self.wildcard(host)
-        return self._default if found is None else found
+        if found is not None:
+            return host, found
+        by_wildcard = self.wildcard(host)
+        return by_wildcard if by_wildcard is not None or self._default is None else ("*", self._default)
 
     @property
     def default(self) -> T | None:

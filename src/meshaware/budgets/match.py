@@ -16,9 +16,24 @@ from meshaware.budgets.re2 import Unsupported
 from meshaware.budgets.regex import compile_pattern
 from meshaware.budgets.route import Entry, HeaderMatch, IntegerRange, QueryMatch, Route, RouteMatch, TextMatch
 
-__all__ = ["Compiled", "Headers", "Request", "Tests", "compile_entries", "sure", "taken"]
+__all__ = [
+    "REMOVED",
+    "Compiled",
+    "Headers",
+    "Parts",
+    "Request",
+    "Tests",
+    "Verdict",
+    "compile_entries",
+    "parameter",
+    "parts_of",
+    "sure",
+    "taken",
+    "values_of",
+]
 
 Verdict = bool | None
+"""Whether something holds; None: that cannot be told here."""
 Headers = Mapping[str, str] | Callable[[str], str | None]
 """The request's headers: a mapping that is asked by lower-case names, or what answers for a name."""
 
@@ -28,9 +43,8 @@ Condition = Callable[[Request], Verdict]
 Source = Callable[[Request], tuple[str, ...] | None]
 """Where a condition on a header finds its values: none, one, more where Envoys differ; None: it cannot be known."""
 
-# What the sidecar takes away before it looks for a route: hop-by-hop headers, and what it would take orders from.
 # Source: ConnectionManagerUtility::mutateRequestHeaders and cleanInternalHeaders in Envoy.
-_REMOVED = frozenset({
+REMOVED = frozenset({
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -53,6 +67,7 @@ _REMOVED = frozenset({
     "x-envoy-upstream-rq-timeout-ms",
     "x-forwarded-client-cert",
 })  # fmt: skip
+"""What the sidecar takes away before it looks for a route: hop-by-hop headers, and what it would take orders from."""
 
 
 Tests = tuple[Callable[[str], Verdict] | None, Condition | None]
@@ -75,6 +90,21 @@ class Compiled(NamedTuple):
     route: Route
     port: int
     other_ports: tuple[int, ...]
+    why: str
+
+
+class Parts(NamedTuple):
+    """
+    All that a route asks for, taken apart.
+
+    Attributes:
+        path: The test of the path, None if any path will do.
+        conditions: All else in the order in which it is asked for, each with its test; a text is what cannot be told.
+        why: Why tests may not be able to answer, as far as that is known beforehand.
+    """
+
+    path: Callable[[str], Verdict] | None
+    conditions: tuple[tuple[HeaderMatch | QueryMatch | str, Condition], ...]
     why: str
 
 
@@ -161,16 +191,23 @@ def taken(entries: Iterable[Compiled], path: str, request: Request) -> Route | l
     return possible or None
 
 
-def _compile(match: RouteMatch, *, ignore_parameters: bool) -> tuple[Tests, str]:
+def parts_of(match: RouteMatch, *, ignore_parameters: bool = False) -> Parts:
+    """Make a test of each condition; the arguments are those of `compile_entries`."""
     why = [match.doubt] if match.doubt else []
     path = _path(match.path, why)
     if ignore_parameters and path is not None:
         path = _before_parameters(path)
-    conditions = [_header(header, why) for header in match.headers]
-    conditions.extend(_query(query, why) for query in match.query)
+    conditions: list[tuple[HeaderMatch | QueryMatch | str, Condition]] = []
+    conditions.extend((header, _header(header, why)) for header in match.headers)
+    conditions.extend((query, _query(query, why)) for query in match.query)
     if match.doubt:
-        conditions.append(_unknown)
-    return (path, _together(conditions)), "; ".join(why)
+        conditions.append((match.doubt, _unknown))
+    return Parts(path, tuple(conditions), "; ".join(why))
+
+
+def _compile(match: RouteMatch, *, ignore_parameters: bool) -> tuple[Tests, str]:
+    parts = parts_of(match, ignore_parameters=ignore_parameters)
+    return (parts.path, _together([condition for _, condition in parts.conditions])), parts.why
 
 
 def _together(conditions: list[Condition]) -> Condition | None:
@@ -250,7 +287,7 @@ def _range(wanted: IntegerRange) -> Callable[[str], bool]:
 
 
 def _header(header: HeaderMatch, why: list[str]) -> Condition:
-    values = _source(header.name)
+    values = values_of(header.name)
     invert = header.invert
     # Envoy makes an identifier where the request has none or an empty one, and only Envoy knows it then.
     made_by_envoy = header.name == "x-request-id"
@@ -285,12 +322,12 @@ def _any(answers: Iterable[Verdict]) -> Verdict:
     return True if True in given else None if None in given else False
 
 
-def _source(name: str) -> Source:
+def values_of(name: str) -> Source:
     """Where a condition on a header looks: pseudo-headers, what Envoy removes or sets, or the header itself."""
     source = _SOURCES.get(name)
     if source is not None:
         return source
-    if name in _REMOVED or name.startswith(":"):
+    if name in REMOVED or name.startswith(":"):
         return lambda _: ()
     return lambda request: _lines(request, name)
 
@@ -341,13 +378,21 @@ def _query(query: QueryMatch, why: list[str]) -> Condition:
     test: Callable[[str], Verdict] = _always if query.value is None else _text(query.value, why)
 
     def matches(request: Request) -> Verdict:
-        for parameter in request[3].split("&"):
-            key, _, value = parameter.partition("=")
-            if key == name:
-                return test(value) if not invert else False
-        return invert
+        value = parameter(request, name)
+        if value is None:
+            return invert
+        return test(value) if not invert else False
 
     return matches
+
+
+def parameter(request: Request, name: str) -> str | None:
+    """The first query parameter of a name, as it is written, or None."""
+    for each in request[3].split("&"):
+        key, _, value = each.partition("=")
+        if key == name:
+            return value
+    return None
 
 
 def _always(_: object) -> bool:

@@ -13,6 +13,7 @@ from meshaware.budgets.choice import Choice, Entries
 from meshaware.budgets.config_dump import MAX_BYTES, read_config_dump
 from meshaware.budgets.diff import RouteDiff, compare
 from meshaware.budgets.domains import Namespace
+from meshaware.budgets.explain import Explanation, Search, search, unreached
 from meshaware.budgets.match import Compiled, Headers, Tests, sure, taken
 from meshaware.budgets.paths import variants
 from meshaware.budgets.route import Route, RouteConfig
@@ -151,7 +152,8 @@ class RouteTable:
         Args:
             method: Its method.
             url: Its absolute URL.
-            headers: Its headers; `Host` among them decides instead of the URL's host, as it does in Envoy.
+            headers: Its headers; `Host` among them decides instead of the URL's host, as it does in Envoy. A mapping
+                with `get_list`, as httpx has it, knows of headers on several lines.
 
         Returns:
             None where nothing governs the call: no route fits, or the URL is not plain `http`, which a sidecar
@@ -164,18 +166,40 @@ class RouteTable:
         if headers is None and (plain := _PLAIN_URL.fullmatch(text)) is not None:
             host, path = plain.groups()
             return self.match_parts(method.upper(), host.removesuffix(":80"), path or "/", _NOTHING)
-        parts = urlsplit(text)
-        if not parts.scheme or not parts.hostname:
-            raise ValueError(f"{text[:100]!r} is not an absolute URL such as 'http://inventory:8080/items'")
-        if parts.scheme != "http":
+        asked = _asked(text, headers)
+        if asked is None:
             return None
-        port = parts.port or 80
-        asked = {name.lower(): value for name, value in (_NOTHING if headers is None else headers).items()}
-        host = parts.netloc.rpartition("@")[2].removesuffix(":80" if port == 80 else "")
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if not path.isascii():
-            path = quote(path, safe="".join(map(chr, range(33, 127))))
-        return self.match_parts(method.upper(), asked.get("host", host), path, asked, port=port)
+        host, path, given, port = asked
+        return self.match_parts(method.upper(), host, path, given, port=port)
+
+    def explain(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> Explanation:
+        """
+        Tell which route a call takes and why: what was asked of it, in order, and what was compared.
+
+        The arguments are those of `match`, and so is the route; this takes its time.
+
+        Raises:
+            ValueError: As for `match`.
+        """
+        asked = _asked(str(url), headers)
+        if asked is None:
+            return Explanation(None, why=unreached(url.partition(":")[0].lower()))
+        host, path, given, port = asked
+        places = self._choice.places(host, port)
+        if not places:
+            return Explanation(
+                None, why=unreached("http", host, port, self._namespace, served=self._choice.serves(host, port))
+            )
+        bare, _, query = path.partition("?")
+        searches: list[Search] = []
+        outcomes: list[Route | list[Compiled] | None] = []
+        for place in places:
+            for way in variants(bare):
+                request = (method.upper(), host, f"{way}?{query}" if query else way, query, given)
+                made, outcome = search(place, way, request, port)
+                searches.append(made)
+                outcomes.append(outcome)
+        return Explanation(self._decide(outcomes), tuple(searches))
 
     def match_parts(
         self, method: str, host: str, path: str, headers: Headers, *, port: int | None = None
@@ -209,6 +233,9 @@ class RouteTable:
             for entries in found
             for way in paths
         ]
+        return self._decide(outcomes)
+
+    def _decide(self, outcomes: list[Route | list[Compiled] | None]) -> Route | None:
         first = outcomes[0]
         if not isinstance(first, list) and all(outcome is first for outcome in outcomes):
             return first
@@ -315,3 +342,21 @@ class RouteTable:
         """One line for each route: host, name, budget and origin."""
         lines = [f"{route.host}  {route.name}  {route.budget!r}  ({route.origin})" for route in self]
         return "\n".join([repr(self), *lines])
+
+
+def _asked(text: str, headers: Mapping[str, str] | None) -> tuple[str, str, Mapping[str, str], int] | None:
+    """Host, path with query, headers by lower-case names, and port of a call; None if it is not plain HTTP."""
+    parts = urlsplit(text)
+    if not parts.scheme or not parts.hostname:
+        raise ValueError(f"{text[:100]!r} is not an absolute URL such as 'http://inventory:8080/items'")
+    if parts.scheme != "http":
+        return None
+    port = parts.port or 80
+    given: Mapping[str, str] = _NOTHING if headers is None else headers
+    if not hasattr(given, "get_list"):
+        given = {name.lower(): value for name, value in given.items()}
+    host = parts.netloc.rpartition("@")[2].removesuffix(":80" if port == 80 else "")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not path.isascii():
+        path = quote(path, safe="".join(map(chr, range(33, 127))))
+    return given.get("host", host), path, given, port
