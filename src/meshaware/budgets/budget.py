@@ -16,9 +16,10 @@ __all__ = ["DEFAULT_RETRY_ON", "Budget", "declared_budget", "largest"]
 DEFAULT_RETRY_ON = frozenset({"connect-failure", "refused-stream", "unavailable", "cancelled"})
 """What Istio retries where a VirtualService does not say; 503 has not been among it since 1.24."""
 
-# Conditions that Envoy sees before a try has used any of its per-try timeout, that only a gRPC reply can meet, or (the
-# status codes, when none are named) nothing. A per-try timeout itself is retried under 5xx, gateway-error and reset
-# only; all that is not listed here, unknown names included, can cost a full try each time.
+# Conditions that Envoy sees before a try has used any of its per-try timeout, that only a server that refuses can meet
+# (a gRPC status, an HTTP/2 stream), or (the status codes, when none are named) nothing. A per-try timeout itself is
+# retried under 5xx, gateway-error and reset only; all that is not listed here, unknown names included, can cost a full
+# try each time.
 _CHEAP = DEFAULT_RETRY_ON | {
     "reset-before-request",
     "retriable-status-codes",
@@ -87,10 +88,13 @@ class Budget:
 
         With T = timeout, n = attempts, p = per-try timeout, C = connect timeout, b = back-off bounds, D = delay:
 
-        - `tight` is what Envoy can really take: D + T. Without T, it is D + (n+1)(C+p) + sum(b) where what is retried
-          can cost a full try, and D + (n+1)C + p + sum(b) where, as by Istio's default, a try that used its time is the
-          last one. The latter speaks of plain HTTP: a gRPC reply can be retried as late as it likes.
-        - `ceiling` is never under it, and never under the sum a VirtualService suggests: D + (T or p) + p * n.
+        - `ceiling`: D + T + p * n, the sum a VirtualService suggests. Without T, it is D + (n+1)(C+p) + sum(b): every
+          try may take its time, whatever is retried.
+        - `tight` is what Envoy can really take: D + T. Without T, it is the ceiling where what is retried can cost a
+          full try, and D + (n+1)C + p + sum(b) where, as by Istio's default, a try that used its time is the last.
+          The latter takes a server at its word: one that refuses a gRPC call or an HTTP/2 stream does so at once.
+
+        Without T, a bound holds until the response's headers: nothing in the mesh bounds the body.
 
         Args:
             buffer: Added on top, so that the mesh's own answer about a timeout arrives before the client gives up.
@@ -105,21 +109,25 @@ class Budget:
         extra = _seconds("buffer", buffer) + self.delay
         if policy not in ("ceiling", "tight"):
             raise ValueError(f'policy: {policy!r}: must be "ceiling" or "tight"')
-        tight = self._tight()
-        if tight is None or policy == "tight":
-            return None if tight is None else tight + extra
-        per_try = self.per_try_timeout or 0.0
-        card = (self.timeout or per_try) + per_try * self.attempts
-        return max(card, tight) + extra
+        total = self._ceiling() if policy == "ceiling" else self._tight()
+        return None if total is None else total + extra
+
+    def _ceiling(self) -> float | None:
+        if self.timeout is not None:
+            return self.timeout + (self.per_try_timeout or 0.0) * self.attempts
+        return self._in_tries(self.attempts + 1)
 
     def _tight(self) -> float | None:
         if self.timeout is not None:
             return self.timeout
+        return self._in_tries(1 if _CHEAP.issuperset(self.retry_on) else self.attempts + 1)
+
+    def _in_tries(self, full: int) -> float | None:
+        """All tries, and the waits between them, where so many use their time in full."""
         if self.per_try_timeout is None:
             return None
         waits = (self.attempts + 1) * (self.connect_timeout or 0.0) + self.backoff * _doubled(self.attempts)
-        full_tries = 1 if _CHEAP.issuperset(self.retry_on) else self.attempts + 1
-        return full_tries * self.per_try_timeout + waits
+        return full * self.per_try_timeout + waits
 
     def __repr__(self) -> str:
         """Only what differs from the default, in a fixed order."""
