@@ -16,9 +16,10 @@ __all__ = ["DEFAULT_RETRY_ON", "Budget", "declared_budget", "full_tries", "large
 DEFAULT_RETRY_ON = frozenset({"connect-failure", "refused-stream", "unavailable", "cancelled"})
 """What Istio retries where a VirtualService does not say; 503 has not been among it since 1.24."""
 
-# Conditions that Envoy sees before a try has used any of its per-try timeout, that only a gRPC reply can meet, or (the
-# status codes, when none are named) nothing. A per-try timeout itself is retried under 5xx, gateway-error and reset
-# only; all that is not listed here, unknown names included, can cost a full try each time.
+# Conditions that Envoy sees before a try has used any of its per-try timeout, that only a server that refuses can meet
+# (a gRPC status, an HTTP/2 stream), or (the status codes, when none are named) nothing. A per-try timeout itself is
+# retried under 5xx, gateway-error and reset only; all that is not listed here, unknown names included, can cost a full
+# try each time.
 _CHEAP = DEFAULT_RETRY_ON | {
     "reset-before-request",
     "retriable-status-codes",
@@ -89,8 +90,10 @@ class Budget:
 
         - `tight` is what Envoy can really take: D + T. Without T, it is D + (n+1)(C+p) + sum(b) where what is retried
           can cost a full try, and D + (n+1)C + p + sum(b) where, as by Istio's default, a try that used its time is the
-          last one. The latter speaks of plain HTTP: a gRPC reply can be retried as late as it likes.
+          last. The latter takes a server at its word: one that refuses a gRPC call or an HTTP/2 stream does so at once.
         - `ceiling` is never under it, and never under the sum a VirtualService suggests: D + (T or p) + p * n.
+
+        Without T, a bound holds until the response's headers: nothing in the mesh bounds the body.
 
         Args:
             buffer: Added on top, so that the mesh's own answer about a timeout arrives before the client gives up.
@@ -105,12 +108,15 @@ class Budget:
         extra = _seconds("buffer", buffer) + self.delay
         if policy not in ("ceiling", "tight"):
             raise ValueError(f'policy: {policy!r}: must be "ceiling" or "tight"')
+        total = self._ceiling() if policy == "ceiling" else self._tight()
+        return None if total is None else total + extra
+
+    def _ceiling(self) -> float | None:
         tight = self._tight()
-        if tight is None or policy == "tight":
-            return None if tight is None else tight + extra
+        if tight is None:
+            return None
         per_try = self.per_try_timeout or 0.0
-        card = (self.timeout or per_try) + per_try * self.attempts
-        return max(card, tight) + extra
+        return max((self.timeout or per_try) + per_try * self.attempts, tight)
 
     def _tight(self) -> float | None:
         if self.timeout is not None:
