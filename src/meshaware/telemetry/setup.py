@@ -24,6 +24,7 @@ from meshaware.telemetry.server import exports_natively, instrument_app
 from meshaware.telemetry.signals import Signals, choose
 from meshaware.telemetry.stop import flush_at_lifespan_end, flush_at_sigterm
 from meshaware.telemetry.variables import excluded_urls, read_plan, sdk_disabled
+from meshaware.telemetry.workers import WorkerExit
 
 if TYPE_CHECKING:
     from meshaware.settings import MeshSettings, Workload
@@ -49,6 +50,7 @@ class _Process:
         self.flushing: WeakKeyDictionary[object, list[Telemetry]] = WeakKeyDictionary()
         """What each application flushes when its lifespan ends."""
         self.leaving: list[Telemetry] = []
+        self.workers: list[WorkerExit] = []
         self.sigterm = False
 
     def instrument_client(self, client: object) -> None:
@@ -160,6 +162,7 @@ def _leave_with(telemetry: Telemetry) -> None:
     if telemetry.owns and telemetry not in _process.leaving:
         _process.leaving.append(telemetry)
         atexit.register(telemetry.leave)
+        _process.workers.append(WorkerExit(telemetry.leave))
 
 
 def _resource(telemetry: Telemetry, settings: MeshSettings | None, workload: Workload | None) -> Any:
