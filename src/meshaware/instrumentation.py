@@ -162,6 +162,7 @@ class _Registry:
 
     def __init__(self) -> None:
         self.lock = Lock()
+        self.clients: _Hearers[object] = _Hearers()
         self.answers: _Hearers[CallOutcome] = _Hearers()
         self.ends: _Hearers[CallOutcome] = _Hearers()
         self.gates: _Hearers[GateOutcome] = _Hearers()
@@ -171,8 +172,6 @@ class _Registry:
 
 
 _clients: WeakSet[object] = WeakSet()
-_callbacks: list[Callable[[object], None]] = []
-_lock = Lock()
 _registry = _Registry()
 
 
@@ -183,28 +182,30 @@ def announce_client(client: object) -> None:
     Args:
         client: A client that can be referred to weakly, as those of httpx and httpx2 can.
     """
-    with _lock:
+    with _registry.lock:
         _clients.add(client)
-        callbacks = tuple(_callbacks)
+        callbacks = _registry.clients.callbacks
     for callback in callbacks:
-        callback(client)
+        _registry.clients.tell_one(callback, client)
 
 
-def on_client(callback: Callable[[object], None]) -> None:
+def on_client(callback: Callable[[object], object]) -> Callable[[], None]:
     """
     Have a function called for each client made from now on, and at once for each that is alive.
 
     Args:
         callback: Called in the thread that makes the client. Asking again with an equal callback changes
             nothing: it is still called once for each client.
+
+    Returns:
+        A function that ends it.
     """
-    with _lock:
-        if callback in _callbacks:
-            return
-        _callbacks.append(callback)
-        alive = tuple(_clients)
+    with _registry.lock:
+        alive = () if callback in _registry.clients.callbacks else tuple(_clients)
+        stop = _registry.clients.add(callback)
     for client in alive:
-        callback(client)
+        _registry.clients.tell_one(callback, client)
+    return stop
 
 
 def calls_observed() -> bool:
