@@ -54,9 +54,9 @@ class _Process:
         self.sigterm = False
 
     def instrument_client(self, client: object) -> None:
-        provider = None if self.latest is None else self.latest.tracer_provider
-        if provider is not None:
-            instrument_client(client, provider)
+        latest = self.latest
+        if latest is not None and latest.tracer_provider is not None:
+            instrument_client(client, latest.tracer_provider, latest.metrics.provider)
 
 
 _process = _Process()
@@ -139,14 +139,14 @@ def _instrument(telemetry: Telemetry, settings: MeshSettings | None, app: Any, *
     if app is not None:
         settings = _settings(settings)
         quiet = (settings.livez_path, settings.readyz_path)
-        made = instrument_app(app, provider, quiet, excluded_urls(os.environ))
+        made = instrument_app(app, provider, quiet, excluded_urls(os.environ), meters=telemetry.metrics.provider)
         if made and telemetry.state == "own" and exports_natively(app):
             _log.warning(
                 "telemetry: FastAPI exports as well, so each span arrives twice: unset"
                 " FASTAPI_OTEL_AUTO_CONFIGURE or give FastAPI telemetry={'auto_configure': False}"
             )
     if httpx_globally:
-        instrument_httpx(provider)
+        instrument_httpx(provider, telemetry.metrics.provider)
     on_client(_process.instrument_client)
     on_call(annotate_span, at="answer")
 
