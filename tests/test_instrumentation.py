@@ -135,6 +135,25 @@ def test_whether_anybody_listens_can_be_asked_until_he_stops() -> None:
     assert not calls_observed()
 
 
+def test_who_listens_may_say_when_there_is_something_for_him(caplog: pytest.LogCaptureFixture) -> None:
+    """A condition that fails is said once, and counts as none that holds."""
+    there = False
+
+    def fail() -> bool:
+        raise LookupError("no span")
+
+    stops = [on_call(print, at="answer", when=lambda: there), on_call(repr, at="answer", when=fail)]
+    nothing = calls_observed(), calls_observed("answer"), calls_observed("end")
+    there = True
+    something = calls_observed(), calls_observed("answer"), calls_observed("end")
+
+    assert nothing == (False, False, False)
+    assert something == (True, True, False)
+    assert len(caplog.records) == 1
+    stops[0]()
+    assert not calls_observed()
+
+
 def test_an_equal_callback_is_told_once() -> None:
     told: list[CallOutcome] = []
     on_call(told.append)

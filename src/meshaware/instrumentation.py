@@ -123,26 +123,45 @@ Fact = TypeVar("Fact")
 
 
 class _Hearers(Generic[Fact]):
-    """Who wants to be told of one kind of fact."""
+    """Who wants to be told of one kind of fact, and when."""
 
-    __slots__ = ("_failed", "_lock", "callbacks")
+    __slots__ = ("_failed", "_lock", "callbacks", "conditions")
 
     def __init__(self) -> None:
-        # Replaced as a whole, so that it can be read without the lock.
+        # Both are replaced as a whole, so that they can be read without the lock.
         self.callbacks: tuple[Callable[[Fact], object], ...] = ()
-        self._failed: list[Callable[[Fact], object]] = []
+        self.conditions: tuple[Callable[[], bool] | None, ...] = ()
+        self._failed: list[object] = []
         self._lock = Lock()
 
-    def add(self, callback: Callable[[Fact], object]) -> Callable[[], None]:
+    def add(self, callback: Callable[[Fact], object], when: Callable[[], bool] | None = None) -> Callable[[], None]:
         with self._lock:
             if callback not in self.callbacks:
+                self.conditions = (*self.conditions, when)
                 self.callbacks = (*self.callbacks, callback)
 
         def stop() -> None:
             with self._lock:
-                self.callbacks = tuple(each for each in self.callbacks if each != callback)
+                if callback in self.callbacks:
+                    at = self.callbacks.index(callback)
+                    self.callbacks = self.callbacks[:at] + self.callbacks[at + 1 :]
+                    self.conditions = self.conditions[:at] + self.conditions[at + 1 :]
 
         return stop
+
+    def wanted(self) -> bool:
+        """Whether anybody would be told of something now."""
+        for when in self.conditions:  # noqa: SIM110 (a generator would cost each call as much as the rest of this)
+            if when is None or self._holds(when):
+                return True
+        return False
+
+    def _holds(self, when: Callable[[], bool]) -> bool:
+        try:
+            return when()
+        except Exception:  # noqa: BLE001 - whoever listens must not harm the call
+            self._say_once(when, "%r failed when it was asked; this is not said again", when)
+            return False
 
     def tell(self, fact: Fact) -> None:
         for callback in self.callbacks:
@@ -152,9 +171,12 @@ class _Hearers(Generic[Fact]):
         try:
             callback(fact)
         except Exception:  # noqa: BLE001 - whoever listens must not harm the call
-            if callback not in self._failed:
-                self._failed.append(callback)
-                _log.exception("%r failed when it was told of %r; this is not said again", callback, fact)
+            self._say_once(callback, "%r failed when it was told of %r; this is not said again", callback, fact)
+
+    def _say_once(self, culprit: object, message: str, *arguments: object) -> None:
+        if culprit not in self._failed:
+            self._failed.append(culprit)
+            _log.exception(message, *arguments)
 
 
 class _Registry:
@@ -208,9 +230,16 @@ def on_client(callback: Callable[[object], object]) -> Callable[[], None]:
     return stop
 
 
-def calls_observed() -> bool:
-    """Tell whether anybody wants to know what becomes of calls: without one, nothing is made to be told."""
-    return bool(_registry.ends.callbacks or _registry.answers.callbacks)
+def calls_observed(at: Moment | None = None) -> bool:
+    """
+    Tell whether anybody wants to know now what becomes of calls: without one, nothing is made to be told.
+
+    Args:
+        at: At which of the two moments; None: at either.
+    """
+    if at is None:
+        return _registry.ends.wanted() or _registry.answers.wanted()
+    return (_registry.answers if at == "answer" else _registry.ends).wanted()
 
 
 def announce_call(outcome: CallOutcome, at: Moment) -> None:
@@ -218,7 +247,9 @@ def announce_call(outcome: CallOutcome, at: Moment) -> None:
     (_registry.answers if at == "answer" else _registry.ends).tell(outcome)
 
 
-def on_call(callback: Callable[[CallOutcome], object], *, at: Moment = "end") -> Callable[[], None]:
+def on_call(
+    callback: Callable[[CallOutcome], object], *, at: Moment = "end", when: Callable[[], bool] | None = None
+) -> Callable[[], None]:
     """
     Have a function called once for each call that a client of meshaware makes.
 
@@ -229,11 +260,13 @@ def on_call(callback: Callable[[CallOutcome], object], *, at: Moment = "end") ->
     Args:
         callback: Given the outcome. Asking again with an equal callback changes nothing.
         at: Which of the two moments.
+        when: Asked of each call as its headers come, or as it fails before: where it says no, nothing is made to tell
+            this callback. It is told all the same of what is made for others. It must be cheap.
 
     Returns:
         A function that ends it.
     """
-    return (_registry.answers if at == "answer" else _registry.ends).add(callback)
+    return (_registry.answers if at == "answer" else _registry.ends).add(callback, when)
 
 
 def announce_gate(outcome: GateOutcome) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.metrics import MeterProvider
 
 from meshaware.flavours import detect
 from meshaware.instrumentation import on_call, on_client
-from meshaware.telemetry.annotate import annotate_span
+from meshaware.telemetry.annotate import annotate_span, span_recorded
 from meshaware.telemetry.clients import instrument_client, instrument_httpx
 from meshaware.telemetry.handle import Telemetry
 from meshaware.telemetry.propagators import install_propagators
@@ -148,7 +148,7 @@ def _instrument(telemetry: Telemetry, settings: MeshSettings | None, app: Any, *
     if httpx_globally:
         instrument_httpx(provider, telemetry.metrics.provider)
     on_client(_process.instrument_client)
-    on_call(annotate_span, at="answer")
+    on_call(annotate_span, at="answer", when=span_recorded)
 
 
 def _flush_with(app: Any, telemetry: Telemetry) -> None:
