@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, cast
@@ -17,6 +17,12 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 
+from meshaware import MeshSettings, bind_headers
+from meshaware.identity import Peer, find_peer
+from meshaware.logs import FIELDS, MeshLogFilter
+from meshaware.propagation.context import Carried, bind, reset
+from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.inbound import mark
 from meshaware.telemetry.records import RecordHandler, severity
 
 
@@ -78,6 +84,58 @@ def test_a_record_belongs_to_the_trace_it_was_logged_in(logger: logging.Logger, 
     inside, outside = logs.records
     assert (inside.trace_id, inside.span_id) == (span.get_span_context().trace_id, span.get_span_context().span_id)
     assert outside.trace_id == 0
+
+
+SPIFFE = "spiffe://cluster.local/ns/shop/sa/web"
+XFCC = [(b"x-forwarded-client-cert", f"URI={SPIFFE}".encode())]
+
+
+def carried(request_id: bytes) -> Carried:
+    """What the middleware carries of a request, behind a sidecar of Istio's."""
+
+    def read(headers: Iterable[tuple[bytes, bytes]]) -> Peer | None:
+        return find_peer("x-forwarded-client-cert", headers)
+
+    return Carried([(b"x-request-id", request_id)], HostPolicy(), (read, XFCC))
+
+
+def test_a_record_names_its_request_and_who_called(logger: logging.Logger, logs: Logs) -> None:
+    """Cut where that is long, and unless the call says it itself."""
+    for request_id in (b"r-1", b"r" * 1000):
+        token = bind(carried(request_id))
+        logger.info("served")
+        reset(token)
+    with bind_headers({"x-request-id": "job-17"}):
+        logger.info("in a job")
+        logger.info("by the call", extra={"request_id": "own", "peer": "me"})
+    logger.info("outside")
+
+    told = [(record.attributes.get("request_id"), record.attributes.get("peer")) for record in logs.records]
+    assert told[0] == ("r-1", SPIFFE)
+    assert told[1] == ("r" * 253 + "...", SPIFFE)
+    assert told[2:] == [("job-17", None), ("own", "me"), (None, None)]
+
+
+def test_an_error_that_is_logged_after_its_request_names_it(logger: logging.Logger, logs: Logs) -> None:
+    error = LookupError("no such shelf")
+    mark(error, carried(b"r-1"))
+    logger.error("failed", exc_info=error)
+
+    assert logs.records[0].attributes["request_id"] == "r-1"
+
+
+def test_what_a_filter_did_not_know_is_left_out(logs: Logs) -> None:
+    """A `MeshLogFilter` writes `-` for it; elsewhere that is a value as any other."""
+    record = logging.makeLogRecord({"name": "shop", "msg": "counted", "levelno": 20, "sign": "-"})
+    MeshLogFilter(MeshSettings(mesh="none")).filter(record)
+    assert record.__dict__["request_id"] == "-"
+
+    with bind_headers({"x-request-id": "job-17"}):
+        RecordHandler(logs.provider).handle(record)
+
+    attributes = logs.records[0].attributes
+    assert (attributes["sign"], attributes["request_id"]) == ("-", "job-17")
+    assert not {name for name in FIELDS if attributes.get(name) == "-"}
 
 
 def test_an_exception_is_told_with_its_trace(logger: logging.Logger, logs: Logs) -> None:

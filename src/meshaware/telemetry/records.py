@@ -16,11 +16,16 @@ from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumbe
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.util.types import AnyValue
 
+from meshaware.telemetry.served import served_request
+
 __all__ = ["RecordHandler", "severity"]
 
 # What every record has; all else was given by `extra=` or by a filter.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OURS = ("opentelemetry", "meshaware.telemetry")
+# What a `MeshLogFilter` leaves on a record, and what it writes where it does not know.
+_FIELDS = frozenset(("trace_id", "span_id", "trace_sampled", "request_id", "workload", "namespace", "pod", "peer"))
+_UNKNOWN = "-"
 _DEEPEST = 4
 _INT64 = 1 << 63
 
@@ -97,16 +102,17 @@ def _of_the_export(name: str) -> bool:
 
 
 def _translated(record: logging.LogRecord) -> LogRecord:
+    error = None if record.exc_info is None else record.exc_info[1]
     attributes: dict[str, AnyValue] = {
+        **served_request(error),
         "code.file.path": record.pathname,
         "code.function.name": record.funcName,
         "code.line.number": record.lineno,
     }
     for name, value in vars(record).items():
-        if name not in _STANDARD and value is not None:
+        if name not in _STANDARD and value is not None and not (name in _FIELDS and value == _UNKNOWN):
             attributes[_text(name)] = _plain(value)
-    if record.exc_info is not None and record.exc_info[1] is not None:
-        error = record.exc_info[1]
+    if error is not None:
         kind = type(error)
         of_python = kind.__module__ == "builtins"
         attributes["exception.type"] = kind.__qualname__ if of_python else f"{kind.__module__}.{kind.__qualname__}"
