@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -24,6 +25,7 @@ from meshaware.propagation.context import Carried, bind, reset
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.inbound import mark
 from meshaware.telemetry.records import RecordHandler, severity
+from meshaware.telemetry.values import LONGEST, MOST
 
 
 class Logs:
@@ -220,6 +222,74 @@ def test_a_value_that_contains_itself_ends(logger: logging.Logger, logs: Logs) -
 
     assert len(logs.records) == 1
     assert logs.encode()
+
+
+def test_what_is_logged_takes_little_time_and_room_however_much_it_is(logger: logging.Logger, logs: Logs) -> None:
+    """And the record says that something is missing."""
+    loop: list[object] = []
+    loop.extend([loop] * 30)
+    deep: list[object] = []
+    for _ in range(30):
+        deep = [deep] * 10
+    extras: list[object] = [loop, deep, list(range(3_000_000)), {"loop": loop, "more": {*range(10_000)}}]
+
+    for extra in extras:
+        begin = time.process_time()
+        logger.info("much", extra={"extra": extra})
+        assert time.process_time() - begin < 0.25
+
+    assert len(logs.encode()) < 200_000
+    assert len(logs.records[2].attributes["extra"]) == MOST - 1
+    assert [record.attributes["meshaware.truncated"] for record in logs.records] == [True] * 4
+
+
+def test_what_fits_is_whole(logger: logging.Logger, logs: Logs) -> None:
+    """To the last of its values; what is nested too deeply is a text that says what it was."""
+    logger.info("many", extra={"items": list(range(MOST - 1))})
+    logger.info("deep", extra={"deep": [[[[[1]]]]], "items": [1, 2]})
+
+    many, deep = (record.attributes for record in logs.records)
+    assert many["items"] == tuple(range(MOST - 1))
+    assert (deep["deep"], deep["items"]) == ((((("<list of 1>",),),),), (1, 2))
+    assert not {"meshaware.truncated"} & {*many, *deep}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (range(3_000_000), "range(0, 3000000)"),
+        ("x" * 100_000, "x" * (LONGEST - 3) + "..."),
+        (b"x" * 100_000, b"x" * LONGEST),
+        (bytearray(b"abc"), b"abc"),
+        pytest.param(1 << 100_000, hex(1 << 100_000), id="an integer"),
+    ],
+)
+def test_a_long_value_is_cut(value: object, expected: object, logger: logging.Logger, logs: Logs) -> None:
+    logger.info("long", extra={"value": value})
+
+    assert logs.records[0].attributes["value"] == expected
+    assert logs.encode()
+
+
+def test_a_view_of_memory_is_text(logger: logging.Logger, logs: Logs) -> None:
+    logger.info("memory", extra={"value": memoryview(bytes(3_000_000))})
+
+    assert logs.records[0].attributes["value"].startswith("<memory at ")
+
+
+def test_of_a_long_message_the_beginning_is_kept_and_of_a_long_trace_the_end(
+    logger: logging.Logger, logs: Logs
+) -> None:
+    try:
+        raise LookupError("shelf " * 20_000 + "is not there")
+    except LookupError:
+        logger.exception("m" * 100_000)
+
+    (record,) = logs.records
+    assert len(record.body) == LONGEST
+    assert record.attributes["exception.message"].startswith("shelf ")
+    assert record.attributes["exception.stacktrace"].endswith("is not there\n")
+    assert len(record.attributes["exception.stacktrace"]) == LONGEST
 
 
 _VALUES = st.recursive(
