@@ -357,6 +357,22 @@ def test_the_line_says_whose_the_provider_is(spans: Any, caplog: pytest.LogCaptu
     assert line.endswith("go where the provider sends them, because this process has a tracer provider already")
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_sampling_that_does_not_reach_a_provider_of_somebody_elses_is_pointed_out(
+    given: bool, spans: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it was set."""
+    if not given:
+        monkeypatch.setenv("MESHAWARE_SAMPLING", "always")
+    caplog.set_level(logging.INFO, "meshaware.telemetry")
+
+    setup_telemetry(MeshSettings(mesh="none", sampling="always") if given else None, tracer_provider=spans.provider)
+
+    origin = "argument sampling" if given else "env MESHAWARE_SAMPLING"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"; spans are kept as that provider says: always ({origin}) does not reach it" in line
+
+
 def test_the_signal_is_handled_once_and_only_if_asked(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(setup, "flush_at_sigterm", asked.append)

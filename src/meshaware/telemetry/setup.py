@@ -188,8 +188,19 @@ def _find(settings: MeshSettings | None, workload: Workload | None, given: trace
     if type(provider) is trace.ProxyTracerProvider:
         return _own(settings, workload)
     source = "this process has a tracer provider already" if given is None else "tracer_provider was given"
-    formats = install_propagators(os.environ, given, one=_one_format(_settings(settings)))
-    return _start(Telemetry("shared", source, tracer_provider=provider), formats=formats)
+    settings = _settings(settings)
+    formats = install_propagators(os.environ, given, one=_one_format(settings))
+    telemetry = Telemetry("shared", source, tracer_provider=provider)
+    return _start(telemetry, formats=formats, sampling=_passed_over(settings))
+
+
+def _passed_over(settings: MeshSettings) -> str:
+    """Say of a sampling that somebody chose that it does not reach a provider of somebody else's."""
+    origin = settings.origins["sampling"]
+    if origin == "default":
+        return ""
+    origin = "argument sampling" if origin == "argument" else origin
+    return f"spans are kept as that provider says: {settings.sampling} ({origin}) does not reach it"
 
 
 def _own(settings: MeshSettings | None, workload: Workload | None) -> Telemetry:
