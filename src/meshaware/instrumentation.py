@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from time import monotonic
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 from weakref import WeakSet
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "announce_gate",
     "announce_routes",
     "calls_observed",
-    "copy_request",
     "on_call",
     "on_client",
     "on_gate",
@@ -319,14 +318,3 @@ def on_route_refresh(callback: Callable[[RouteRefresh], object]) -> Callable[[],
 def routes_confirmed() -> float | None:
     """The instant of `time.monotonic()` at which live routes were last confirmed; None if they never were."""
     return _registry.confirmed
-
-
-def copy_request(request: object) -> Any:
-    """
-    Return a request of httpx or httpx2 that shares the stream of another, so that a layer may change its headers.
-
-    Neither library has such a copy: `copy.copy` takes the way of pickling, which loses the stream and the extensions.
-    """
-    twin = object.__new__(type(request))
-    vars(twin).update(vars(request))
-    return twin
