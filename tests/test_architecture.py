@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "meshaware"
 # One row a storey, from the ground up; a room may import from its own storey only what is its own, and all below.
 STOREYS = [
     {"errors", "durations"},
-    {"deadline", "identity", "flavours", "instrumentation"},
+    {"deadline", "identity", "flavours", "instrumentation", "request_copy"},
     {"settings", "propagation"},
     {"budgets", "sidecar"},
     {"client", "asgi", "telemetry", "logs"},

@@ -7,7 +7,7 @@ from weakref import ref
 
 import pytest
 
-from meshaware import instrumentation
+from meshaware import MeshSettings, RouteTable, create_client, instrumentation
 from meshaware.instrumentation import (
     CallOutcome,
     GateOutcome,
@@ -31,7 +31,6 @@ class Client:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instrumentation, "_callbacks", [])
     monkeypatch.setattr(instrumentation, "_registry", type(instrumentation._registry)())  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(instrumentation, "_clients", type(instrumentation._clients)())  # pyright: ignore[reportPrivateUsage]
 
@@ -81,6 +80,39 @@ def test_a_client_is_not_kept_alive() -> None:
     assert told == []
 
 
+def test_an_error_of_one_who_is_told_of_clients_is_logged_once_and_reaches_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither whoever makes a client, nor whoever asks, nor the others who are told."""
+    told: list[object] = []
+
+    def fail(client: object) -> None:
+        raise LookupError("no such client")
+
+    announce_client(early := Client())
+    on_client(fail)
+    on_client(told.append)
+    with create_client(MeshSettings(mesh="none"), routes=RouteTable.empty()) as client:
+        assert told == [early, client]
+
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("meshaware.instrumentation", "ERROR")
+
+
+def test_who_was_told_of_clients_may_stop_and_ask_again() -> None:
+    told: list[object] = []
+    stop = on_client(told.append)
+    announce_client(first := Client())
+
+    stop()
+    announce_client(second := Client())
+    assert told == [first]
+
+    on_client(told.append)
+    assert len(told) == 3
+    assert set(told[1:]) == {first, second}
+
+
 def test_a_call_is_told_at_the_moment_that_was_asked_for() -> None:
     answers, ends = list[CallOutcome](), list[CallOutcome]()
     on_call(answers.append, at="answer")
@@ -100,6 +132,25 @@ def test_whether_anybody_listens_can_be_asked_until_he_stops() -> None:
     for stop in stops:
         stop()
         stop()
+    assert not calls_observed()
+
+
+def test_who_listens_may_say_when_there_is_something_for_him(caplog: pytest.LogCaptureFixture) -> None:
+    """A condition that fails is said once, and counts as none that holds."""
+    there = False
+
+    def fail() -> bool:
+        raise LookupError("no span")
+
+    stops = [on_call(print, at="answer", when=lambda: there), on_call(repr, at="answer", when=fail)]
+    nothing = calls_observed(), calls_observed("answer"), calls_observed("end")
+    there = True
+    something = calls_observed(), calls_observed("answer"), calls_observed("end")
+
+    assert nothing == (False, False, False)
+    assert something == (True, True, False)
+    assert len(caplog.records) == 1
+    stops[0]()
     assert not calls_observed()
 
 

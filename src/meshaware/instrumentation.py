@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from time import monotonic
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 from weakref import WeakSet
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "announce_gate",
     "announce_routes",
     "calls_observed",
-    "copy_request",
     "on_call",
     "on_client",
     "on_gate",
@@ -123,26 +122,45 @@ Fact = TypeVar("Fact")
 
 
 class _Hearers(Generic[Fact]):
-    """Who wants to be told of one kind of fact."""
+    """Who wants to be told of one kind of fact, and when."""
 
-    __slots__ = ("_failed", "_lock", "callbacks")
+    __slots__ = ("_failed", "_lock", "callbacks", "conditions")
 
     def __init__(self) -> None:
-        # Replaced as a whole, so that it can be read without the lock.
+        # Both are replaced as a whole, so that they can be read without the lock.
         self.callbacks: tuple[Callable[[Fact], object], ...] = ()
-        self._failed: list[Callable[[Fact], object]] = []
+        self.conditions: tuple[Callable[[], bool] | None, ...] = ()
+        self._failed: list[object] = []
         self._lock = Lock()
 
-    def add(self, callback: Callable[[Fact], object]) -> Callable[[], None]:
+    def add(self, callback: Callable[[Fact], object], when: Callable[[], bool] | None = None) -> Callable[[], None]:
         with self._lock:
             if callback not in self.callbacks:
+                self.conditions = (*self.conditions, when)
                 self.callbacks = (*self.callbacks, callback)
 
         def stop() -> None:
             with self._lock:
-                self.callbacks = tuple(each for each in self.callbacks if each != callback)
+                if callback in self.callbacks:
+                    at = self.callbacks.index(callback)
+                    self.callbacks = self.callbacks[:at] + self.callbacks[at + 1 :]
+                    self.conditions = self.conditions[:at] + self.conditions[at + 1 :]
 
         return stop
+
+    def wanted(self) -> bool:
+        """Whether anybody would be told of something now."""
+        for when in self.conditions:  # noqa: SIM110 (a generator would cost each call as much as the rest of this)
+            if when is None or self._holds(when):
+                return True
+        return False
+
+    def _holds(self, when: Callable[[], bool]) -> bool:
+        try:
+            return when()
+        except Exception:  # noqa: BLE001 - whoever listens must not harm the call
+            self._say_once(when, "%r failed when it was asked; this is not said again", when)
+            return False
 
     def tell(self, fact: Fact) -> None:
         for callback in self.callbacks:
@@ -152,9 +170,12 @@ class _Hearers(Generic[Fact]):
         try:
             callback(fact)
         except Exception:  # noqa: BLE001 - whoever listens must not harm the call
-            if callback not in self._failed:
-                self._failed.append(callback)
-                _log.exception("%r failed when it was told of %r; this is not said again", callback, fact)
+            self._say_once(callback, "%r failed when it was told of %r; this is not said again", callback, fact)
+
+    def _say_once(self, culprit: object, message: str, *arguments: object) -> None:
+        if culprit not in self._failed:
+            self._failed.append(culprit)
+            _log.exception(message, *arguments)
 
 
 class _Registry:
@@ -162,6 +183,7 @@ class _Registry:
 
     def __init__(self) -> None:
         self.lock = Lock()
+        self.clients: _Hearers[object] = _Hearers()
         self.answers: _Hearers[CallOutcome] = _Hearers()
         self.ends: _Hearers[CallOutcome] = _Hearers()
         self.gates: _Hearers[GateOutcome] = _Hearers()
@@ -171,8 +193,6 @@ class _Registry:
 
 
 _clients: WeakSet[object] = WeakSet()
-_callbacks: list[Callable[[object], None]] = []
-_lock = Lock()
 _registry = _Registry()
 
 
@@ -183,33 +203,42 @@ def announce_client(client: object) -> None:
     Args:
         client: A client that can be referred to weakly, as those of httpx and httpx2 can.
     """
-    with _lock:
+    with _registry.lock:
         _clients.add(client)
-        callbacks = tuple(_callbacks)
+        callbacks = _registry.clients.callbacks
     for callback in callbacks:
-        callback(client)
+        _registry.clients.tell_one(callback, client)
 
 
-def on_client(callback: Callable[[object], None]) -> None:
+def on_client(callback: Callable[[object], object]) -> Callable[[], None]:
     """
     Have a function called for each client made from now on, and at once for each that is alive.
 
     Args:
         callback: Called in the thread that makes the client. Asking again with an equal callback changes
             nothing: it is still called once for each client.
+
+    Returns:
+        A function that ends it.
     """
-    with _lock:
-        if callback in _callbacks:
-            return
-        _callbacks.append(callback)
-        alive = tuple(_clients)
+    with _registry.lock:
+        alive = () if callback in _registry.clients.callbacks else tuple(_clients)
+        stop = _registry.clients.add(callback)
     for client in alive:
-        callback(client)
+        _registry.clients.tell_one(callback, client)
+    return stop
 
 
-def calls_observed() -> bool:
-    """Tell whether anybody wants to know what becomes of calls: without one, nothing is made to be told."""
-    return bool(_registry.ends.callbacks or _registry.answers.callbacks)
+def calls_observed(at: Moment | None = None) -> bool:
+    """
+    Tell whether anybody wants to know now what becomes of calls: without one, nothing is made to be told.
+
+    Args:
+        at: At which of the two moments; None: at either.
+    """
+    if at is None:
+        return _registry.ends.wanted() or _registry.answers.wanted()
+    return (_registry.answers if at == "answer" else _registry.ends).wanted()
 
 
 def announce_call(outcome: CallOutcome, at: Moment) -> None:
@@ -217,7 +246,9 @@ def announce_call(outcome: CallOutcome, at: Moment) -> None:
     (_registry.answers if at == "answer" else _registry.ends).tell(outcome)
 
 
-def on_call(callback: Callable[[CallOutcome], object], *, at: Moment = "end") -> Callable[[], None]:
+def on_call(
+    callback: Callable[[CallOutcome], object], *, at: Moment = "end", when: Callable[[], bool] | None = None
+) -> Callable[[], None]:
     """
     Have a function called once for each call that a client of meshaware makes.
 
@@ -228,11 +259,13 @@ def on_call(callback: Callable[[CallOutcome], object], *, at: Moment = "end") ->
     Args:
         callback: Given the outcome. Asking again with an equal callback changes nothing.
         at: Which of the two moments.
+        when: Asked of each call as its headers come, or as it fails before: where it says no, nothing is made to tell
+            this callback. It is told all the same of what is made for others. It must be cheap.
 
     Returns:
         A function that ends it.
     """
-    return (_registry.answers if at == "answer" else _registry.ends).add(callback)
+    return (_registry.answers if at == "answer" else _registry.ends).add(callback, when)
 
 
 def announce_gate(outcome: GateOutcome) -> None:
@@ -285,14 +318,3 @@ def on_route_refresh(callback: Callable[[RouteRefresh], object]) -> Callable[[],
 def routes_confirmed() -> float | None:
     """The instant of `time.monotonic()` at which live routes were last confirmed; None if they never were."""
     return _registry.confirmed
-
-
-def copy_request(request: object) -> Any:
-    """
-    Return a request of httpx or httpx2 that shares the stream of another, so that a layer may change its headers.
-
-    Neither library has such a copy: `copy.copy` takes the way of pickling, which loses the stream and the extensions.
-    """
-    twin = object.__new__(type(request))
-    vars(twin).update(vars(request))
-    return twin

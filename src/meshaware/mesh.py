@@ -85,12 +85,31 @@ class Mesh:
             RuntimeError: The application has served a request already.
         """
         if telemetry:
-            from meshaware.telemetry import setup_telemetry  # noqa: PLC0415 (heavy, and by choice)
-
-            self.telemetry = setup_telemetry(self.settings, app=app)
+            self._set_up_telemetry(app)
         around_stack(app, self._layer)
         around_lifespan(app, self.lifespan)
         handle_errors(app, ERROR_HANDLERS)
+
+    def install_telemetry(self) -> Telemetry:
+        """
+        Set up telemetry for a worker, which has no application; call it once, before the lifespan begins.
+
+        `install` does it for an application. What was not sent yet is sent as `lifespan` or `sync_lifespan` ends.
+
+        Returns:
+            What was found; also in `telemetry`. `setup_telemetry` takes more than settings: `mesh.telemetry =
+            setup_telemetry(mesh.settings, ...)` does the same with them.
+
+        Raises:
+            SettingsError: See `setup_telemetry`.
+        """
+        return self._set_up_telemetry()
+
+    def _set_up_telemetry(self, app: Application | None = None) -> Telemetry:
+        from meshaware.telemetry import setup_telemetry  # noqa: PLC0415 (heavy, and by choice)
+
+        self.telemetry = setup_telemetry(self.settings, app=app)
+        return self.telemetry
 
     def _layer(self, app: ASGIApp) -> ASGIApp:
         settings = self.settings
@@ -104,7 +123,8 @@ class Mesh:
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
         """
-        Hold the mesh open: the gate and the sidecar are read in the background, clients are closed at the end.
+        Hold the mesh open: the gate and the sidecar are read in the background; at the end clients are closed, and
+        telemetry is flushed, for which it waits 2 seconds at most.
 
         `install` puts this around the application's own lifespan; a worker writes `async with mesh.lifespan():`. It
         yields at once. Code that must not run before the sidecar is up calls `await mesh.gate.async_wait()`.
@@ -118,7 +138,12 @@ class Mesh:
                 failure = error
             background.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
-            await self.aclose()
+            try:
+                await self.aclose()
+            finally:
+                # What the application has waited for in vain is not waited for again.
+                if self.telemetry is not None:
+                    await self.telemetry.async_flush_what_moves()
         if failure is not None:
             raise failure
 
@@ -151,10 +176,14 @@ class Mesh:
         try:
             yield
         finally:
-            if routes is not None:
-                routes.stop()
-            for client in self._clients:
-                close_connections(client)
+            try:
+                if routes is not None:
+                    routes.stop()
+                for client in self._clients:
+                    close_connections(client)
+            finally:
+                if self.telemetry is not None:
+                    self.telemetry.flush_what_moves()
 
     def _wait_and_load(self) -> bool:
         if not self.gate.wait(fatal=False):

@@ -13,6 +13,8 @@ import pytest
 
 from meshaware import call_options, create_async_client, create_client
 from meshaware.budgets import RouteTable
+from meshaware.client import transport
+from meshaware.client.witness import Witness
 from meshaware.deadline import limit
 from meshaware.errors import DeadlineExceeded, SidecarUnavailable
 from meshaware.instrumentation import CallOutcome, on_call
@@ -384,6 +386,39 @@ def test_who_fails_to_listen_harms_no_call(
     assert len(heard.ends) == 3
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("meshaware.instrumentation", logging.ERROR)
+
+
+def test_of_a_call_that_concerns_nobody_nothing_is_made(
+    get: Get, peer: Callable[[Script], Peer], table: RouteTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a witness was called")
+
+    monkeypatch.setattr(transport, "Witness", never)
+    stops = [on_call(print, at=moment, when=lambda: False) for moment in ("answer", "end")]
+    try:
+        get(settings_for(peer(answer())), table)
+    finally:
+        for stop in stops:
+            stop()
+
+
+def test_where_only_the_answer_concerns_anybody_the_body_is_read_past_the_witness(
+    get: Get, peer: Callable[[Script], Peer], table: RouteTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("an end outcome was made")
+
+    for name in ("read", "whole", "closed", "_end"):
+        monkeypatch.setattr(Witness, name, never)
+    answers: list[CallOutcome] = []
+    stop = on_call(answers.append, at="answer")
+    try:
+        get(settings_for(peer(answer(b"RBAC: access denied", b"403 Forbidden", PEERS))), table)
+    finally:
+        stop()
+
+    assert [outcome.verdict for outcome in answers] == ["answered"]
 
 
 def test_calls_of_many_threads_are_each_told_once(

@@ -344,7 +344,6 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(loggers, "_LOGGER_PROVIDER_SET_ONCE", once())
     monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", propagate.get_global_textmap())
     monkeypatch.setattr(setup, "_process", type(getattr(setup, "_process"))())  # noqa: B009
-    monkeypatch.setattr(instrumentation, "_callbacks", [])
     monkeypatch.setattr(instrumentation, "_registry", type(getattr(instrumentation, "_registry"))())  # noqa: B009
     yield
     detach_handler()

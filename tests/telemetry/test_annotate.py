@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from meshaware import MeshSettings, RouteTable, create_async_client, create_client
 from meshaware.errors import DeadlineExceeded
-from meshaware.instrumentation import CallOutcome
+from meshaware.instrumentation import CallOutcome, calls_observed
 from meshaware.telemetry import setup_telemetry
 from meshaware.telemetry.annotate import annotate_span, span_attributes
 
@@ -170,3 +170,13 @@ def test_the_documentation_has_every_attribute() -> None:
     outcome = CallOutcome("replied", "items", "a.yaml", 0.4, "route", 0.1, "sidecar", "timeout")
 
     assert {name for row in rows for name in re.findall(r"`(.+?)`", row)} == set(span_attributes(outcome))
+
+
+def test_a_call_that_is_not_sampled_pays_for_no_outcome(spans: Any) -> None:
+    setup_telemetry(tracer_provider=spans.provider)
+    unsampled = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("test")
+
+    with unsampled.start_as_current_span("request"):
+        observed = calls_observed()
+    with spans.provider.get_tracer("test").start_as_current_span("request"):
+        assert (observed, calls_observed()) == (False, True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from threading import Event
+from math import inf
+from threading import Event, Thread
 from weakref import ref
 
 import pytest
@@ -135,3 +137,67 @@ def test_a_signal_handler_may_run_work_while_the_interrupted_code_does() -> None
         signal.signal(signal.SIGUSR1, previous)
 
     assert seen == [True]
+
+
+# A signal before each line that is run while an errand is waited for, which another one keeps from starting.
+INTERRUPTED = """
+import signal, sys, threading
+from meshaware.telemetry.flush import Errands
+
+errands, stuck = Errands(), threading.Event()
+begun = threading.Event()
+errands.begin(lambda: (begun.set(), stuck.wait()))
+begun.wait(10)
+waits = []
+
+def work():
+    pass
+
+def handle(*_):
+    waits.append(errands.run(work, 0.02))
+
+def trace(frame, event, argument):
+    if event == "line":
+        signal.raise_signal(signal.SIGUSR1)
+    return trace
+
+signal.signal(signal.SIGUSR1, handle)
+sys.settrace(trace)
+done = errands.run(work, 0.02)
+sys.settrace(None)
+assert waits and not done and not any(waits), (waits, done)
+stuck.set()
+assert errands.run(work, 10)
+"""
+
+
+def test_a_signal_handler_may_wait_for_what_the_interrupted_code_waits_for(
+    python: Callable[..., subprocess.Popen[str]],
+) -> None:
+    """Wherever in its wait that is interrupted."""
+    process = python("-c", INTERRUPTED)
+    _, err = process.communicate(timeout=20)
+
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(("timeout", "done"), [(-1.0, False), (0.0, False), (inf, True)])
+def test_a_wait_may_be_of_any_length(timeout: float, done: bool, stuck: Event) -> None:
+    """A time that is over already is no wait, and one without an end is one."""
+    errands = Errands()
+
+    assert errands.run(stuck.wait if not done else list, timeout) is done
+
+
+def test_everybody_who_waits_for_an_errand_is_let_go(stuck: Event) -> None:
+    errand = Errands().begin(stuck.wait)
+    waits: list[bool] = []
+    threads = [Thread(target=lambda: waits.append(errand.wait(10))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+
+    stuck.set()
+    for thread in threads:
+        thread.join(10)
+
+    assert waits == [True] * 4

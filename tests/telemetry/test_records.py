@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, cast
@@ -17,7 +18,14 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 
+from meshaware import MeshSettings, bind_headers
+from meshaware.identity import Peer, find_peer
+from meshaware.logs import FIELDS, MeshLogFilter
+from meshaware.propagation.context import Carried, bind, reset
+from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.inbound import mark
 from meshaware.telemetry.records import RecordHandler, severity
+from meshaware.telemetry.values import LONGEST, MOST
 
 
 class Logs:
@@ -78,6 +86,58 @@ def test_a_record_belongs_to_the_trace_it_was_logged_in(logger: logging.Logger, 
     inside, outside = logs.records
     assert (inside.trace_id, inside.span_id) == (span.get_span_context().trace_id, span.get_span_context().span_id)
     assert outside.trace_id == 0
+
+
+SPIFFE = "spiffe://cluster.local/ns/shop/sa/web"
+XFCC = [(b"x-forwarded-client-cert", f"URI={SPIFFE}".encode())]
+
+
+def carried(request_id: bytes) -> Carried:
+    """What the middleware carries of a request, behind a sidecar of Istio's."""
+
+    def read(headers: Iterable[tuple[bytes, bytes]]) -> Peer | None:
+        return find_peer("x-forwarded-client-cert", headers)
+
+    return Carried([(b"x-request-id", request_id)], HostPolicy(), (read, XFCC))
+
+
+def test_a_record_names_its_request_and_who_called(logger: logging.Logger, logs: Logs) -> None:
+    """Cut where that is long, and unless the call says it itself."""
+    for request_id in (b"r-1", b"r" * 1000):
+        token = bind(carried(request_id))
+        logger.info("served")
+        reset(token)
+    with bind_headers({"x-request-id": "job-17"}):
+        logger.info("in a job")
+        logger.info("by the call", extra={"request_id": "own", "peer": "me"})
+    logger.info("outside")
+
+    told = [(record.attributes.get("request_id"), record.attributes.get("peer")) for record in logs.records]
+    assert told[0] == ("r-1", SPIFFE)
+    assert told[1] == ("r" * 253 + "...", SPIFFE)
+    assert told[2:] == [("job-17", None), ("own", "me"), (None, None)]
+
+
+def test_an_error_that_is_logged_after_its_request_names_it(logger: logging.Logger, logs: Logs) -> None:
+    error = LookupError("no such shelf")
+    mark(error, carried(b"r-1"))
+    logger.error("failed", exc_info=error)
+
+    assert logs.records[0].attributes["request_id"] == "r-1"
+
+
+def test_what_a_filter_did_not_know_is_left_out(logs: Logs) -> None:
+    """A `MeshLogFilter` writes `-` for it; elsewhere that is a value as any other."""
+    record = logging.makeLogRecord({"name": "shop", "msg": "counted", "levelno": 20, "sign": "-"})
+    MeshLogFilter(MeshSettings(mesh="none")).filter(record)
+    assert record.__dict__["request_id"] == "-"
+
+    with bind_headers({"x-request-id": "job-17"}):
+        RecordHandler(logs.provider).handle(record)
+
+    attributes = logs.records[0].attributes
+    assert (attributes["sign"], attributes["request_id"]) == ("-", "job-17")
+    assert not {name for name in FIELDS if attributes.get(name) == "-"}
 
 
 def test_an_exception_is_told_with_its_trace(logger: logging.Logger, logs: Logs) -> None:
@@ -162,6 +222,74 @@ def test_a_value_that_contains_itself_ends(logger: logging.Logger, logs: Logs) -
 
     assert len(logs.records) == 1
     assert logs.encode()
+
+
+def test_what_is_logged_takes_little_time_and_room_however_much_it_is(logger: logging.Logger, logs: Logs) -> None:
+    """And the record says that something is missing."""
+    loop: list[object] = []
+    loop.extend([loop] * 30)
+    deep: list[object] = []
+    for _ in range(30):
+        deep = [deep] * 10
+    extras: list[object] = [loop, deep, list(range(3_000_000)), {"loop": loop, "more": {*range(10_000)}}]
+
+    for extra in extras:
+        begin = time.process_time()
+        logger.info("much", extra={"extra": extra})
+        assert time.process_time() - begin < 0.25
+
+    assert len(logs.encode()) < 200_000
+    assert len(logs.records[2].attributes["extra"]) == MOST - 1
+    assert [record.attributes["meshaware.truncated"] for record in logs.records] == [True] * 4
+
+
+def test_what_fits_is_whole(logger: logging.Logger, logs: Logs) -> None:
+    """To the last of its values; what is nested too deeply is a text that says what it was."""
+    logger.info("many", extra={"items": list(range(MOST - 1))})
+    logger.info("deep", extra={"deep": [[[[[1]]]]], "items": [1, 2]})
+
+    many, deep = (record.attributes for record in logs.records)
+    assert many["items"] == tuple(range(MOST - 1))
+    assert (deep["deep"], deep["items"]) == ((((("<list of 1>",),),),), (1, 2))
+    assert not {"meshaware.truncated"} & {*many, *deep}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (range(3_000_000), "range(0, 3000000)"),
+        ("x" * 100_000, "x" * (LONGEST - 3) + "..."),
+        (b"x" * 100_000, b"x" * LONGEST),
+        (bytearray(b"abc"), b"abc"),
+        pytest.param(1 << 100_000, hex(1 << 100_000), id="an integer"),
+    ],
+)
+def test_a_long_value_is_cut(value: object, expected: object, logger: logging.Logger, logs: Logs) -> None:
+    logger.info("long", extra={"value": value})
+
+    assert logs.records[0].attributes["value"] == expected
+    assert logs.encode()
+
+
+def test_a_view_of_memory_is_text(logger: logging.Logger, logs: Logs) -> None:
+    logger.info("memory", extra={"value": memoryview(bytes(3_000_000))})
+
+    assert logs.records[0].attributes["value"].startswith("<memory at ")
+
+
+def test_of_a_long_message_the_beginning_is_kept_and_of_a_long_trace_the_end(
+    logger: logging.Logger, logs: Logs
+) -> None:
+    try:
+        raise LookupError("shelf " * 20_000 + "is not there")
+    except LookupError:
+        logger.exception("m" * 100_000)
+
+    (record,) = logs.records
+    assert len(record.body) == LONGEST
+    assert record.attributes["exception.message"].startswith("shelf ")
+    assert record.attributes["exception.stacktrace"].endswith("is not there\n")
+    assert len(record.attributes["exception.stacktrace"]) == LONGEST
 
 
 _VALUES = st.recursive(

@@ -258,9 +258,36 @@ def test_clients_made_before_and_after_are_instrumented_by_the_provider_set_up_l
     assert (len(spans.finished), len(other.finished)) == (1, 2)
 
 
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_a_meter_provider_that_is_given_reaches_opentelemetrys_own_layers(spans: Any, meters: Any, flags: str) -> None:
+    """They count every request and every call, also those that the mesh does not sample."""
+    app, upstream = shop(), client()
+    setup_telemetry(app=app, tracer_provider=spans.provider, meter_provider=meters.provider)
+    announce_client(upstream)
+
+    @app.get("/orders")
+    def orders() -> int:
+        return upstream.get("http://orders/").status_code
+
+    with TestClient(app) as browser:
+        for _ in range(2):
+            browser.get("/orders", headers={"traceparent": f"00-{'a1' * 16}-{'b2' * 8}-{flags}"})
+
+    counts = {
+        metric.name: sum(point.count for point in metric.data.data_points)
+        for metric in meters.metrics()
+        if metric.name in ("http.server.duration", "http.client.duration")
+    }
+    assert counts == {"http.server.duration": 2, "http.client.duration": 2}
+
+
 def test_every_client_of_the_process_is_instrumented_only_if_asked(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(setup, "instrument_httpx", asked.append)
+
+    def instrument(provider: object, meters: object) -> None:
+        asked.append(provider)
+
+    monkeypatch.setattr(setup, "instrument_httpx", instrument)
 
     setup_telemetry(tracer_provider=spans.provider)
     assert asked == []
@@ -328,6 +355,22 @@ def test_the_line_says_whose_the_provider_is(spans: Any, caplog: pytest.LogCaptu
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("telemetry (shared): spans of unknown_service")
     assert line.endswith("go where the provider sends them, because this process has a tracer provider already")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_sampling_that_does_not_reach_a_provider_of_somebody_elses_is_pointed_out(
+    given: bool, spans: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it was set."""
+    if not given:
+        monkeypatch.setenv("MESHAWARE_SAMPLING", "always")
+    caplog.set_level(logging.INFO, "meshaware.telemetry")
+
+    setup_telemetry(MeshSettings(mesh="none", sampling="always") if given else None, tracer_provider=spans.provider)
+
+    origin = "argument sampling" if given else "env MESHAWARE_SAMPLING"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"; spans are kept as that provider says: always ({origin}) does not reach it" in line
 
 
 def test_the_signal_is_handled_once_and_only_if_asked(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:

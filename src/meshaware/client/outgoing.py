@@ -18,10 +18,10 @@ from meshaware.client.refusal import was_refused
 from meshaware.deadline import current_deadline
 from meshaware.durations import format_duration
 from meshaware.flavours import detect
-from meshaware.instrumentation import copy_request
 from meshaware.propagation.context import attach, attach_trace
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.outside import detach
+from meshaware.request_copy import copy_request
 
 if TYPE_CHECKING:
     from meshaware.settings import MeshSettings

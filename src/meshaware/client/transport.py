@@ -89,6 +89,8 @@ class _Wrapping:
         witness = self._witness(leaving)
         if witness is not None:
             witness.answered(reply, response)
+            if not witness.stays:
+                witness = None
         response.stream = stream(response.stream, Fate(call, self._library, request, witness, watched=self._watched))
         return response
 

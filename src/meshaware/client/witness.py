@@ -4,7 +4,8 @@ Who sees what becomes of one call, and tells it: once at the answer, once at the
 The end is when the call fails, also in its body, or when its response is closed, whichever is first. Only then is it
 certain: a call may run out of time after its headers, and who answered an error may show in its body alone.
 
-There is none where nobody wants to know, so a call pays for it with one test.
+There is none where nobody wants to know, so a call pays for it with one test; and none stays for the end where only
+the answer concerns anybody.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Self
 
 from meshaware.client.call import Call
 from meshaware.errors import DeadlineExceeded, SidecarUnavailable
-from meshaware.instrumentation import CallOutcome, Verdict, announce_call
+from meshaware.instrumentation import CallOutcome, Verdict, announce_call, calls_observed
 from meshaware.sidecar.replies import Reply, classify
 
 __all__ = ["Witness"]
@@ -31,13 +32,17 @@ class Witness:
         call: The call.
         limit: Seconds after which it would have been cut, where deadlines are only observed; else None.
         overdue: Called once with call and limit if it would have been.
+
+    Attributes:
+        stays: Whether the end is to be seen too; if not, the body need not be watched after the answer.
     """
 
-    __slots__ = ("_answer", "_body", "_call", "_complete", "_ended", "_limit", "_outcome", "_overdue")
+    __slots__ = ("_answer", "_body", "_call", "_complete", "_ended", "_limit", "_outcome", "_overdue", "stays")
 
     def __init__(self, call: Call, limit: float | None, overdue: Callable[[Call, float], None]) -> None:
         self._call = call
         self._limit = limit
+        self.stays = limit is not None or calls_observed("end")
         self._overdue = overdue
         self._outcome = CallOutcome("answered")
         self._answer: tuple[int, Any] | None = None
@@ -46,10 +51,12 @@ class Witness:
 
     def answered(self, reply: Reply | None, response: Any) -> None:
         """The headers are here; `reply` is what they tell."""
-        if response.status_code >= 400:
-            self._answer = response.status_code, response.headers.raw
         self._outcome = self._seen("answered", None)._replace(answered_by="application")
         announce_call(self._verdict(self._by(reply)), "answer")
+        if not self.stays:
+            return
+        if response.status_code >= 400:
+            self._answer = response.status_code, response.headers.raw
         if response.is_closed:
             # It came whole, from a cache or a mock, and is never read from its stream.
             content: object = getattr(response, "_content", None)

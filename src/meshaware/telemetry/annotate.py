@@ -13,7 +13,12 @@ from opentelemetry.trace import SpanKind, get_current_span
 
 from meshaware.instrumentation import CallOutcome
 
-__all__ = ["annotate_span", "span_attributes"]
+__all__ = ["annotate_span", "span_attributes", "span_recorded"]
+
+
+def span_recorded() -> bool:
+    """Tell whether there is a span that an outcome could be written on."""
+    return get_current_span().is_recording()
 
 
 def annotate_span(outcome: CallOutcome) -> None:

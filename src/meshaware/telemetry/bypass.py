@@ -16,12 +16,12 @@ from opentelemetry import context as otel
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
-from meshaware.instrumentation import copy_request
 from meshaware.propagation.boundary import boundary
 from meshaware.propagation.context import current
 from meshaware.propagation.glance import EVEN, LENGTH, denied
 from meshaware.propagation.names import BAGGAGE, FORMATS, TRACEPARENT
 from meshaware.propagation.spans import Arrival, remember
+from meshaware.request_copy import copy_request
 from meshaware.telemetry.formats import span_context
 from meshaware.telemetry.propagators import installed
 

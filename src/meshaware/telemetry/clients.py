@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 __all__ = ["instrument_client", "instrument_httpx"]
@@ -21,9 +22,14 @@ _MARK = "_is_instrumented_by_opentelemetry"
 _log = logging.getLogger("meshaware.telemetry")
 
 
-def instrument_client(client: object, provider: TracerProvider) -> bool:
+def instrument_client(client: object, provider: TracerProvider, meters: MeterProvider | None = None) -> bool:
     """
     Have each request of an httpx or httpx2 client make one client span.
+
+    Args:
+        client: The client.
+        provider: Where the spans go.
+        meters: What counts the requests; None: the process's, if there is one.
 
     Returns:
         False where it was instrumented already, or is a client of neither.
@@ -35,12 +41,12 @@ def instrument_client(client: object, provider: TracerProvider) -> bool:
     instrumentor = _instrumentor(library)
     if instrumentor is None:
         return False
-    instrumentor.instrument_client(client, tracer_provider=provider)
-    _let_unsampled_pass(client, provider)
+    instrumentor.instrument_client(client, tracer_provider=provider, meter_provider=meters)
+    _let_unsampled_pass(client, provider, meters)
     return True
 
 
-def _let_unsampled_pass(client: Any, provider: TracerProvider) -> None:
+def _let_unsampled_pass(client: Any, provider: TracerProvider, meters: MeterProvider | None) -> None:
     """
     Put our layer around OpenTelemetry's, at each transport.
 
@@ -48,7 +54,8 @@ def _let_unsampled_pass(client: Any, provider: TracerProvider) -> None:
     """
     from meshaware.telemetry.bypass import AsyncClientBypass, ClientBypass, heeds_the_mesh  # noqa: PLC0415 (as above)
 
-    heed = heeds_the_mesh(provider)
+    # Who counts requests is to see each of them; whether the process's meter provider does is asked each time.
+    heed = meters is None and heeds_the_mesh(provider)
     for name, layer in (("handle_request", ClientBypass), ("handle_async_request", AsyncClientBypass)):
         transports: list[Any] = [client._transport, *client._mounts.values()]  # noqa: SLF001
         for transport in transports:
@@ -63,12 +70,12 @@ def _own(transport: object, name: str) -> Any:
     return getattr(type(transport), name).__get__(transport)
 
 
-def instrument_httpx(provider: TracerProvider) -> None:
+def instrument_httpx(provider: TracerProvider, meters: MeterProvider | None = None) -> None:
     """Have every client of httpx, and of httpx2 if it is there, make spans: also those of other libraries."""
     for library in _INSTRUMENTORS:
         instrumentor = _instrumentor(library) if find_spec(library) is not None else None
         if instrumentor is not None and not instrumentor().is_instrumented_by_opentelemetry:
-            instrumentor().instrument(tracer_provider=provider)
+            instrumentor().instrument(tracer_provider=provider, meter_provider=meters)
 
 
 def _instrumentor(library: str) -> Any:

@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Event, Thread
+from threading import TIMEOUT_MAX, Lock, Thread
 from weakref import WeakMethod
 
 __all__ = ["Errand", "Errands"]
@@ -23,19 +23,34 @@ _log = logging.getLogger("meshaware.telemetry")
 
 
 class Errand:
-    """One piece of work, and whether it is done."""
+    """
+    One piece of work, and whether it is done.
 
-    __slots__ = ("done", "failed", "started", "work")
+    A bare lock is held until then. An `Event` has a lock of its own that a signal handler would wait for without a
+    bound where it interrupts a wait for the same errand.
+    """
+
+    __slots__ = ("_undone", "done", "failed", "started", "work")
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.work = work
         self.started = False
         self.failed = False
-        self.done = Event()
+        self.done = False
+        self._undone = Lock()
+        self._undone.acquire()
+
+    def finish(self) -> None:
+        """Let everybody go who waits."""
+        self.done = True
+        self._undone.release()
 
     def wait(self, timeout: float) -> bool:
         """Wait so many seconds at most; returns whether it was done in time and without an error."""
-        return self.done.wait(timeout) and not self.failed
+        # Looked at first: whom a signal handler interrupted may have the lock in hand.
+        if not self.done and self._undone.acquire(timeout=min(max(timeout, 0.0), TIMEOUT_MAX)):
+            self._undone.release()
+        return self.done and not self.failed
 
 
 class Errands:
@@ -64,7 +79,7 @@ class Errands:
     @property
     def busy(self) -> bool:
         """Whether work that was given earlier is still not done: it hangs, or somebody waits for it."""
-        return self._last is not None and not self._last.done.is_set()
+        return self._last is not None and not self._last.done
 
     def begin(self, work: Callable[[], object]) -> Errand:
         """
@@ -98,4 +113,4 @@ def _run(queue: SimpleQueue[Errand]) -> None:
             errand.failed = True
             _log.exception("telemetry: %r failed", errand.work)
         finally:
-            errand.done.set()
+            errand.finish()

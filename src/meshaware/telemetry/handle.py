@@ -125,6 +125,10 @@ class Telemetry:
         """Flush, but do not wait again for what was waited for in vain."""
         return _bounded(Outlet.flush, self._moving(), STOP_TIMEOUT)
 
+    async def async_flush_what_moves(self) -> bool:
+        """Like `flush_what_moves`, for asyncio and trio; a cancellation does not cut the wait short."""
+        return await self._in_thread(self.flush_what_moves)
+
     def leave(self) -> None:
         """Shut down as the process exits, but do not wait again for what was waited for in vain."""
         _bounded(Outlet.shutdown, self._moving(), STOP_TIMEOUT)
@@ -132,13 +136,13 @@ class Telemetry:
     def _moving(self) -> list[Outlet]:
         return [outlet for outlet in self._outlets if not outlet.stuck]
 
-    async def _in_thread(self, work: Any, seconds: float) -> bool:
+    async def _in_thread(self, work: Callable[..., bool], *arguments: float) -> bool:
         if not self.works:
             return True
         outcome: list[bool] = []
         with anyio.CancelScope(shield=True):
             # A limiter of its own: at a stop all of the default one's threads may be stuck in requests.
-            outcome.append(await run_sync(work, seconds, limiter=anyio.CapacityLimiter(1)))
+            outcome.append(await run_sync(work, *arguments, limiter=anyio.CapacityLimiter(1)))
         return all(outcome)
 
 

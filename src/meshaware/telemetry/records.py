@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
 from typing import cast
 
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.util.types import AnyValue
 
+from meshaware.telemetry.served import served_request
+from meshaware.telemetry.values import Values, bounded_text
+
 __all__ = ["RecordHandler", "severity"]
 
 # What every record has; all else was given by `extra=` or by a filter.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OURS = ("opentelemetry", "meshaware.telemetry")
-_DEEPEST = 4
-_INT64 = 1 << 63
+# What a `MeshLogFilter` leaves on a record, and what it writes where it does not know.
+_FIELDS = frozenset(("trace_id", "span_id", "trace_sampled", "request_id", "workload", "namespace", "pod", "peer"))
+_UNKNOWN = "-"
 
 
 class RecordHandler(logging.Handler):
@@ -97,51 +100,31 @@ def _of_the_export(name: str) -> bool:
 
 
 def _translated(record: logging.LogRecord) -> LogRecord:
+    error = None if record.exc_info is None else record.exc_info[1]
     attributes: dict[str, AnyValue] = {
+        **served_request(error),
         "code.file.path": record.pathname,
         "code.function.name": record.funcName,
         "code.line.number": record.lineno,
     }
+    values = Values()
     for name, value in vars(record).items():
-        if name not in _STANDARD and value is not None:
-            attributes[_text(name)] = _plain(value)
-    if record.exc_info is not None and record.exc_info[1] is not None:
-        error = record.exc_info[1]
+        if name not in _STANDARD and value is not None and not (name in _FIELDS and value == _UNKNOWN):
+            if not values.room():
+                break
+            attributes[bounded_text(name)] = values.make(value)
+    if not values.whole:
+        attributes["meshaware.truncated"] = True
+    if error is not None:
         kind = type(error)
         of_python = kind.__module__ == "builtins"
         attributes["exception.type"] = kind.__qualname__ if of_python else f"{kind.__module__}.{kind.__qualname__}"
-        attributes["exception.message"] = _text(str(error))
-        attributes["exception.stacktrace"] = _text("".join(traceback.format_exception(error)))
+        attributes["exception.message"] = bounded_text(str(error))
+        attributes["exception.stacktrace"] = bounded_text("".join(traceback.format_exception(error)), end=True)
     return LogRecord(
         timestamp=int(record.created * 1e9),
         severity_number=severity(record.levelno),
         severity_text=record.levelname,
-        body=_text(record.getMessage()),
+        body=bounded_text(record.getMessage()),
         attributes=attributes,
     )
-
-
-def _text(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
-
-
-def _plain(value: object, depth: int = 0) -> AnyValue:
-    """Make of any value one that can be encoded; what is nested too deeply is written as text."""
-    if isinstance(value, str):
-        return _text(value)
-    if value is None or isinstance(value, bool | float | bytes):
-        return value
-    if isinstance(value, int):
-        return value if -_INT64 <= value < _INT64 else str(value)
-    if depth < _DEEPEST and isinstance(value, Mapping):
-        pairs = cast("Mapping[object, object]", value).items()
-        return {_text(str(key)): _plain(each, depth + 1) for key, each in pairs}
-    if depth < _DEEPEST and isinstance(value, Sequence | set | frozenset):
-        items = [_plain(each, depth + 1) for each in cast("Sequence[object]", value)]
-        # SDKs before 1.45 take no sequence of several types.
-        return items if len({type(each) for each in items}) < 2 else [_text(str(each)) for each in items]
-    return _text(str(value))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any, cast
 
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, TracerProvider
 
 from meshaware.errors import SettingsError
@@ -25,7 +26,14 @@ _NOISE = ["receive", "send"]
 Layer = Callable[[Any], Any]
 
 
-def instrument_app(app: Any, provider: TracerProvider, quiet: Collection[str] = (), excluded_urls: str = "") -> bool:
+def instrument_app(
+    app: Any,
+    provider: TracerProvider,
+    quiet: Collection[str] = (),
+    excluded_urls: str = "",
+    *,
+    meters: MeterProvider | None = None,
+) -> bool:
     """
     Have each request to a FastAPI or Starlette application make one server span.
 
@@ -38,6 +46,7 @@ def instrument_app(app: Any, provider: TracerProvider, quiet: Collection[str] = 
         provider: Where the spans go.
         quiet: Paths whose requests make no spans.
         excluded_urls: Further URLs whose requests make none: regular expressions with commas between.
+        meters: What counts the requests; None: the process's, if there is one.
 
     Returns:
         False where the application was instrumented already.
@@ -55,6 +64,7 @@ def instrument_app(app: Any, provider: TracerProvider, quiet: Collection[str] = 
         return False
     arguments: dict[str, Any] = {
         "tracer_provider": provider,
+        "meter_provider": meters,
         "excluded_urls": excluded_urls,
         "exclude_spans": _NOISE,
         "server_request_hook": _silence_mounted,
@@ -62,7 +72,7 @@ def instrument_app(app: Any, provider: TracerProvider, quiet: Collection[str] = 
     is_fastapi = any(cls.__module__.partition(".")[0] == "fastapi" for cls in type(app).__mro__)
     build: Callable[[], Any] = app.build_middleware_stack
     layer = _fastapi_layer(app, arguments) if is_fastapi else _starlette_layer(app, arguments)
-    layer = _with_bypass(layer, provider, frozenset(quiet))
+    layer = _with_bypass(layer, provider, frozenset(quiet), counted=meters is not None)
     app.build_middleware_stack = lambda: _insert(build(), layer)
     if app.middleware_stack is not None:
         app.middleware_stack = _insert(app.middleware_stack, layer)
@@ -81,11 +91,12 @@ def _insert(stack: Any, layer: Layer) -> Any:
     return stack
 
 
-def _with_bypass(layer: Layer, provider: TracerProvider, quiet: frozenset[str]) -> Layer:
+def _with_bypass(layer: Layer, provider: TracerProvider, quiet: frozenset[str], *, counted: bool) -> Layer:
     # Imports what reads OTEL_PROPAGATORS, which by now has been looked at.
     from meshaware.telemetry.bypass import ServerBypass, heeds_the_mesh  # noqa: PLC0415
 
-    heed, watch = heeds_the_mesh(provider), watch_of(provider)
+    # Who counts requests is to see each of them; whether the process's meter provider does is asked each time.
+    heed, watch = not counted and heeds_the_mesh(provider), watch_of(provider)
     saw = None if watch is None else watch.saw
     return lambda core: ServerBypass(layer(core), core, quiet=quiet, heed=heed, saw=saw)
 

@@ -15,7 +15,7 @@ from opentelemetry.metrics import MeterProvider
 
 from meshaware.flavours import detect
 from meshaware.instrumentation import on_call, on_client
-from meshaware.telemetry.annotate import annotate_span
+from meshaware.telemetry.annotate import annotate_span, span_recorded
 from meshaware.telemetry.clients import instrument_client, instrument_httpx
 from meshaware.telemetry.handle import Telemetry
 from meshaware.telemetry.propagators import install_propagators
@@ -24,6 +24,7 @@ from meshaware.telemetry.server import exports_natively, instrument_app
 from meshaware.telemetry.signals import Signals, choose
 from meshaware.telemetry.stop import flush_at_lifespan_end, flush_at_sigterm
 from meshaware.telemetry.variables import excluded_urls, read_plan, sdk_disabled
+from meshaware.telemetry.workers import WorkerExit
 
 if TYPE_CHECKING:
     from meshaware.settings import MeshSettings, Workload
@@ -49,12 +50,13 @@ class _Process:
         self.flushing: WeakKeyDictionary[object, list[Telemetry]] = WeakKeyDictionary()
         """What each application flushes when its lifespan ends."""
         self.leaving: list[Telemetry] = []
+        self.workers: list[WorkerExit] = []
         self.sigterm = False
 
     def instrument_client(self, client: object) -> None:
-        provider = None if self.latest is None else self.latest.tracer_provider
-        if provider is not None:
-            instrument_client(client, provider)
+        latest = self.latest
+        if latest is not None and latest.tracer_provider is not None:
+            instrument_client(client, latest.tracer_provider, latest.metrics.provider)
 
 
 _process = _Process()
@@ -137,16 +139,16 @@ def _instrument(telemetry: Telemetry, settings: MeshSettings | None, app: Any, *
     if app is not None:
         settings = _settings(settings)
         quiet = (settings.livez_path, settings.readyz_path)
-        made = instrument_app(app, provider, quiet, excluded_urls(os.environ))
+        made = instrument_app(app, provider, quiet, excluded_urls(os.environ), meters=telemetry.metrics.provider)
         if made and telemetry.state == "own" and exports_natively(app):
             _log.warning(
                 "telemetry: FastAPI exports as well, so each span arrives twice: unset"
                 " FASTAPI_OTEL_AUTO_CONFIGURE or give FastAPI telemetry={'auto_configure': False}"
             )
     if httpx_globally:
-        instrument_httpx(provider)
+        instrument_httpx(provider, telemetry.metrics.provider)
     on_client(_process.instrument_client)
-    on_call(annotate_span, at="answer")
+    on_call(annotate_span, at="answer", when=span_recorded)
 
 
 def _flush_with(app: Any, telemetry: Telemetry) -> None:
@@ -160,6 +162,7 @@ def _leave_with(telemetry: Telemetry) -> None:
     if telemetry.owns and telemetry not in _process.leaving:
         _process.leaving.append(telemetry)
         atexit.register(telemetry.leave)
+        _process.workers.append(WorkerExit(telemetry.leave))
 
 
 def _resource(telemetry: Telemetry, settings: MeshSettings | None, workload: Workload | None) -> Any:
@@ -185,8 +188,19 @@ def _find(settings: MeshSettings | None, workload: Workload | None, given: trace
     if type(provider) is trace.ProxyTracerProvider:
         return _own(settings, workload)
     source = "this process has a tracer provider already" if given is None else "tracer_provider was given"
-    formats = install_propagators(os.environ, given, one=_one_format(_settings(settings)))
-    return _start(Telemetry("shared", source, tracer_provider=provider), formats=formats)
+    settings = _settings(settings)
+    formats = install_propagators(os.environ, given, one=_one_format(settings))
+    telemetry = Telemetry("shared", source, tracer_provider=provider)
+    return _start(telemetry, formats=formats, sampling=_passed_over(settings))
+
+
+def _passed_over(settings: MeshSettings) -> str:
+    """Say of a sampling that somebody chose that it does not reach a provider of somebody else's."""
+    origin = settings.origins["sampling"]
+    if origin == "default":
+        return ""
+    origin = "argument sampling" if origin == "argument" else origin
+    return f"spans are kept as that provider says: {settings.sampling} ({origin}) does not reach it"
 
 
 def _own(settings: MeshSettings | None, workload: Workload | None) -> Telemetry:
