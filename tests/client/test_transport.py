@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -323,22 +322,3 @@ async def test_a_call_has_one_client_span_also_where_httpx_is_instrumented_as_a_
     finally:
         HTTPXClientInstrumentor().uninstrument()
     assert len(exporter.get_finished_spans()) == 1
-
-
-@pytest.mark.parametrize(
-    ("rule", "total"), [("timeout: 3s", 3.25), ("retries: {attempts: 1, perTryTimeout: 1s}", None)]
-)
-def test_a_body_is_bounded_only_where_the_mesh_bounds_it(tmp_path: Path, rule: str, total: float | None) -> None:
-    """A per-try timeout ends with the response's headers."""
-    manifest = tmp_path / "inventory.yaml"
-    manifest.write_text(
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: inventory}\n"
-        f"spec: {{hosts: [inventory], http: [{{{rule}}}]}}\n"
-    )
-    routes = RouteTable.from_manifests(manifest)
-    transport = httpx.MockTransport(lambda _: httpx.Response(200))
-    settings = MeshSettings(mesh="none", budget_policy="tight")
-    with create_client(settings, routes=routes, transport=transport) as client:
-        response = client.get("http://inventory:8080/")
-    assert report(response).total == total
-    assert report(response).source == "route"

@@ -127,9 +127,7 @@ class Outgoing:
         if known is not None and known[0] is route.budget:
             return known[1]
         seconds = route.budget.total(self._buffer, self._policy)
-        # A per-try timeout ends with the headers: without a timeout of the whole the mesh bounds no body.
-        streams = route.budget.timeout is None
-        allowance = self._unbounded if seconds is None else from_budget(seconds, "route", streams=streams)
+        allowance = self._unbounded if seconds is None else from_budget(seconds, "route")
         if len(self._allowances) >= _REMEMBERED:
             self._allowances.clear()
         self._allowances[id(route.budget)] = (route.budget, allowance)
