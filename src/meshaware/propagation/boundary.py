@@ -13,7 +13,7 @@ from contextvars import Token
 from typing import Any
 
 from meshaware.propagation.context import Carried, bind, current, reset
-from meshaware.propagation.spans import attach_context, current_context, detach_context
+from meshaware.propagation.spans import attach_context, context_getter, detach_context
 
 __all__ = ["boundary", "put_back"]
 
@@ -30,34 +30,38 @@ def boundary(receive: _Receive, send: _Send) -> tuple[_Receive, _Send]:
 
     To be asked before anything is bound for the request.
     """
-    outer, traced = current(), current_context()
+    outer, here = current(), context_getter()
+    traced = here()
 
     async def receive_outside() -> Any:
-        token, trace = bind(outer), attach_context(traced)
+        token = bind(outer)
+        trace = None if here() is traced else attach_context(traced)
         try:
             return await receive()
         finally:
-            detach_context(trace)
-            put_back(token)
+            if put_back(token) and trace is not None:
+                detach_context(trace)
 
     async def send_outside(message: Any) -> None:
         if message["type"] in _BEGINNINGS:
             await send(message)
             return
-        token, trace = bind(outer), attach_context(traced)
+        token = bind(outer)
+        trace = None if here() is traced else attach_context(traced)
         try:
             await send(message)
         finally:
-            detach_context(trace)
-            put_back(token)
+            if put_back(token) and trace is not None:
+                detach_context(trace)
 
     return receive_outside, send_outside
 
 
-def put_back(token: Token[Carried | None]) -> None:
+def put_back(token: Token[Carried | None]) -> bool:
     """Carry again what was carried before, if this is still the context in which something else was bound."""
-    try:  # noqa: SIM105 (suppress() costs more than the whole reset)
+    try:
         reset(token)
     except ValueError:
         # Left unfinished, it is closed by whoever finds it, in a context that never had the binding.
-        pass
+        return False
+    return True

@@ -29,7 +29,7 @@ __all__ = [
     "arrival",
     "attach_context",
     "baggage_as_written",
-    "current_context",
+    "context_getter",
     "detach_context",
     "live_baggage",
     "live_position",
@@ -92,26 +92,23 @@ def tracing_here() -> bool:
     return tracing_loaded() and bool(_current_context()())
 
 
-def current_context() -> Context | None:
-    """Return OpenTelemetry's context here; None where nobody has loaded it."""
-    return _current_context()() if tracing_loaded() else None
+def context_getter() -> Callable[[], Context | None]:
+    """Return what tells OpenTelemetry's context, wherever it is called; None where nobody has loaded it."""
+    return _current_context() if tracing_loaded() else _no_context
+
+
+def _no_context() -> None:
+    return None
 
 
 def attach_context(context: Context | None) -> Token[Context] | None:
-    """Make this OpenTelemetry's context, unless it is so already, and return what `detach_context` takes."""
-    if context is None or _current_context()() is context:
-        return None
-    from opentelemetry.context import attach  # noqa: PLC0415
-
-    return attach(context)
+    """Make this OpenTelemetry's context and return what `detach_context` takes."""
+    return None if context is None else _attach()(context)
 
 
-def detach_context(token: Token[Context] | None) -> None:
+def detach_context(token: Token[Context]) -> None:
     """Undo `attach_context`."""
-    if token is not None:
-        from opentelemetry.context import detach  # noqa: PLC0415
-
-        detach(token)
+    _detach()(token)
 
 
 def remember(context: Context, arrived: Arrival) -> Context:
@@ -255,6 +252,20 @@ def _current_context() -> Callable[[], Context]:
     from opentelemetry.context import get_current  # noqa: PLC0415
 
     return get_current
+
+
+@cache
+def _attach() -> Callable[[Context], Token[Context]]:
+    from opentelemetry.context import attach  # noqa: PLC0415
+
+    return attach
+
+
+@cache
+def _detach() -> Callable[[Token[Context]], None]:
+    from opentelemetry.context import detach  # noqa: PLC0415
+
+    return detach
 
 
 @cache
