@@ -8,13 +8,11 @@ looks like a field of its own, and it is cut where it grows long.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-from meshaware.propagation.context import current
-from meshaware.propagation.inbound import marked
+from meshaware.propagation.inbound import served
 from meshaware.propagation.names import REQUEST_ID
 from meshaware.propagation.position import read_position
-from meshaware.propagation.spans import arrival, live_position, tracing_here
+from meshaware.propagation.spans import live_position
 from meshaware.settings import Workload
 
 __all__ = ["FIELDS", "MAX_SHOWN", "MeshFields"]
@@ -25,7 +23,6 @@ FIELDS = ("trace_id", "span_id", "trace_sampled", "request_id", "workload", "nam
 MAX_SHOWN = 256
 """Characters of one value; a longer one is cut and ends in three dots."""
 
-_NOTHING: Mapping[bytes, bytes] = {}
 # Without what would end a text in JSON, or stand for something else in it: formats are also written by hand.
 _is_fit = re.compile(rf"[!#-\[\]-~]{{1,{MAX_SHOWN}}}").fullmatch
 _UNFIT = re.compile(r"[^!#-\[\]-~]")
@@ -58,16 +55,9 @@ class MeshFields:
             error: The exception that is logged. Outside a request it may tell which one it came from.
         """
         told = dict(self._own)
-        carried = current()
-        if carried is None and error is not None:
-            carried = marked(error)
-        came = _NOTHING
-        if carried is not None:
-            came = carried.cargo.came
-            if (peer := carried.peer) is not None:
-                told["peer"] = _shown(peer.name)
-        elif tracing_here() and (arrived := arrival()) is not None:
-            came = arrived.came
+        came, peer = served(error)
+        if peer is not None:
+            told["peer"] = _shown(peer.name)
         if (request_id := came.get(REQUEST_ID)) is not None:
             told["request_id"] = _shown(request_id.decode("latin-1"))
         span = live_position(came) or read_position(came)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from meshaware.identity import Peer
 from meshaware.propagation.context import Carried, current
+from meshaware.propagation.spans import arrival, tracing_here
 
-__all__ = ["current_peer", "mark", "marked"]
+__all__ = ["current_peer", "mark", "marked", "served"]
 
 _MARK = "__meshaware__"
+_NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 class _Mark:
@@ -43,3 +48,19 @@ def marked(error: object) -> Carried | None:
     """Return what the request carried that the error came from, if a mark says so."""
     found = getattr(error, _MARK, None)
     return found.carried if isinstance(found, _Mark) else None
+
+
+def served(error: object = None) -> tuple[Mapping[bytes, bytes], Peer | None]:
+    """
+    Return the headers of the request that is being served, and who called.
+
+    Args:
+        error: An error to be told about. Outside a request it may tell which one it came from.
+    """
+    carried = current()
+    if carried is None and error is not None:
+        carried = marked(error)
+    if carried is not None:
+        return carried.cargo.came, carried.peer
+    arrived = arrival() if tracing_here() else None
+    return (_NOTHING if arrived is None else arrived.came), None
