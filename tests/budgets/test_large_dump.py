@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import subprocess
 import sys
 import time
@@ -44,21 +43,6 @@ def test_all_of_it_is_read(large_dump: bytes) -> None:
     other = table.match("GET", "http://service-8009-0999.team-29.svc:8009/")
     assert other is not None
     assert (other.name, other.budget.timeout, other.budget.attempts) == ("default", None, 2)
-
-
-@pytest.mark.usefixtures("collector_rests")
-def test_it_is_read_in_a_few_times_what_the_json_takes(large_dump: bytes) -> None:
-    """Both without the garbage collector, which costs `json.loads` more than its own work."""
-
-    def best(read: Callable[[bytes], object]) -> float:
-        taken: list[float] = []
-        for _ in range(_ROUNDS):
-            begin = time.thread_time()
-            read(large_dump)
-            taken.append(time.thread_time() - begin)
-        return min(taken)
-
-    assert best(RouteTable.from_config_dump) < 4 * best(json.loads)
 
 
 @pytest.mark.usefixtures("collector_rests")
