@@ -192,6 +192,20 @@ _DETAILS = {
 _TRICKY = 'Orders; "and, sons\\'
 
 
+# From 3.13 on Python checks certificates as RFC 5280 says, which wants this and the key identifiers.
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 class Pki(NamedTuple):
     directory: Path
     key: ec.EllipticCurvePrivateKey
@@ -213,6 +227,7 @@ def _issue(pki: Pki, file: str, uris: list[str], common_name: str = "") -> Path:
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(pki.key.public_key()), critical=False)
         .sign(pki.key, hashes.SHA256())
     )
     path = pki.directory / file
@@ -241,6 +256,8 @@ def _pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_SIGNS, critical=True)
         .sign(key, hashes.SHA256())
     )
     (directory / "root.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))

@@ -152,10 +152,10 @@ def test_where_the_route_cannot_be_told_the_largest_budget_holds() -> None:
     assert route.name == "odd"
     assert route.origin == "first"
     assert route.budget == Budget(timeout=9.0)
-    assert route.note == (
-        "which route is taken cannot be told here (the regular expression '(a)\\\\1' has \\1, which is not evaluated):"
-        " the largest budget of odd, traced, rest holds"
-    )
+    # The rest of what is said about the expression is the engine's.
+    assert route.note is not None
+    assert route.note.startswith(r"which route is taken cannot be told here (the regular expression '(a)\\1' ")
+    assert route.note.endswith(": the largest budget of odd, traced, rest holds")
     assert routes.match_parts("POST", "orders", "/x", {}) is route
     known = routes.match_parts("GET", "inventory", "/", {"x-request-id": "2"})
     assert known is not None
