@@ -116,7 +116,7 @@ def differential(session: nox.Session, envoy: str, engine: str) -> None:
 @nox.session(python=FOUND[0])
 def lowest(session: nox.Session) -> None:
     """Run the tests on the lowest versions of the dependencies that pyproject.toml allows."""
-    requirements = PROJECT["project"]["dependencies"] + nox.project.dependency_groups(PROJECT, "test")
+    requirements = [*PROJECT["project"]["dependencies"], *nox.project.dependency_groups(PROJECT, "test")]
     own = len(PROJECT["project"]["dependencies"])
     # OpenTelemetry's packages go together, also those that only the tests use.
     lowest = [
