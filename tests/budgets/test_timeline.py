@@ -55,16 +55,22 @@ def test_tries_that_time_out_are_repeated_until_the_timeout() -> None:
     ]
 
 
-def test_a_try_that_is_not_repeated_when_it_times_out_comes_last() -> None:
-    """The tries before it fail while they connect, as Istio's default repeats those only."""
-    assert rounded(Budget(attempts=1, per_try_timeout=1.0, connect_timeout=10.0, delay=2.0)) == [
+def test_a_try_that_is_not_repeated_once_it_has_begun_comes_last() -> None:
+    """The tries before it fail while they connect."""
+    budget = Budget(attempts=1, per_try_timeout=1.0, retry_on="connect-failure", connect_timeout=10.0, delay=2.0)
+    assert rounded(budget) == [
         ("delay", 0, 0.0, 2.0),
         ("connect", 1, 2.0, 12.0),
         ("backoff", 1, 12.0, 12.025),
         ("connect", 2, 12.025, 22.025),
         ("try", 2, 22.025, 23.025),
     ]
-    assert rounded(Budget(timeout=3.0, attempts=1)) == [
+
+
+@pytest.mark.parametrize("condition", ["connect-failure", "5xx"])
+def test_a_try_without_a_bound_of_its_own_lasts_until_the_timeout_as_the_last(condition: str) -> None:
+    """So that all tries are told: any of them may last as long."""
+    assert rounded(Budget(timeout=3.0, attempts=1, retry_on=condition)) == [
         ("try", 1, 0.0, 0.0),
         ("backoff", 1, 0.0, 0.025),
         ("try", 2, 0.025, 3.0),

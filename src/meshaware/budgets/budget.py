@@ -16,17 +16,10 @@ __all__ = ["DEFAULT_RETRY_ON", "Budget", "declared_budget", "full_tries", "large
 DEFAULT_RETRY_ON = frozenset({"connect-failure", "refused-stream", "unavailable", "cancelled"})
 """What Istio retries where a VirtualService does not say; 503 has not been among it since 1.24."""
 
-# Conditions that Envoy sees before a try has used any of its per-try timeout, that only a server that refuses can meet
-# (a gRPC status, an HTTP/2 stream), or (the status codes, when none are named) nothing. A per-try timeout itself is
-# retried under 5xx, gateway-error and reset only; all that is not listed here, unknown names included, can cost a full
-# try each time.
-_CHEAP = DEFAULT_RETRY_ON | {
-    "reset-before-request",
-    "retriable-status-codes",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-}
+# Conditions that Envoy sees before a try's clock has begun, or (the status codes, when none are named) never. All that is
+# not listed here, unknown names included, can cost a full try each time: a per-try timeout itself is retried under 5xx,
+# gateway-error and reset only, but a server may take its time and then refuse a gRPC call or an HTTP/2 stream.
+_EARLY = frozenset({"connect-failure", "reset-before-request", "retriable-status-codes"})
 
 # Envoy doubles the bound of its random back-off with each retry, up to ten times the base.
 _DOUBLINGS = (1, 2, 4, 8)
@@ -88,9 +81,9 @@ class Budget:
 
         With T = timeout, n = attempts, p = per-try timeout, C = connect timeout, b = back-off bounds, D = delay:
 
-        - `tight` is what Envoy can really take: D + T. Without T, it is D + (n+1)(C+p) + sum(b) where what is retried
-          can cost a full try, and D + (n+1)C + p + sum(b) where, as by Istio's default, a try that used its time is the
-          last. The latter takes a server at its word: one that refuses a gRPC call or an HTTP/2 stream does so at once.
+        - `tight` is what Envoy can really take: D + T. Without T, it is D + (n+1)(C+p) + sum(b): by Istio's default
+          too, because a server may refuse a gRPC call or an HTTP/2 stream when its time is almost over. Where only what
+          happens before a try is retried (connect-failure, reset-before-request), it is D + (n+1)C + p + sum(b).
         - `ceiling` is never under it, and never under the sum a VirtualService suggests: D + (T or p) + p * n.
 
         Without T, a bound holds until the response's headers: nothing in the mesh bounds the body.
@@ -137,8 +130,8 @@ class Budget:
 
 
 def full_tries(budget: Budget) -> int:
-    """How many tries can use up the per-try timeout: all, or only the last where such a try is not retried."""
-    return 1 if _CHEAP.issuperset(budget.retry_on) else budget.attempts + 1
+    """How many tries can use up the per-try timeout: all, or only the last where none is retried that has begun."""
+    return 1 if _EARLY.issuperset(budget.retry_on) else budget.attempts + 1
 
 
 def waits(budget: Budget, retries: int) -> float:

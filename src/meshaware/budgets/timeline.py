@@ -1,8 +1,9 @@
 """
 The longest course that a call can take in Envoy, try by try: what makes a budget's tight total. Pure.
 
-With a timeout, everything ends there. Where a try that used its per-try timeout is not retried, all tries but the last
-one fail while they connect, as only such a course reaches the total.
+With a timeout, everything ends there. Where no try is retried that has begun, all tries but the last one fail while they
+connect, as only such a course reaches the total; where tries have no bound of their own, only the last one is told as one
+that lasts.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def course(budget: Budget) -> tuple[Span, ...]:
 class _Course:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._repeated = full_tries(budget) > 1
+        self._repeated = budget.per_try_timeout is not None and full_tries(budget) > 1
         self._end = None if budget.timeout is None else budget.delay + budget.timeout
         self._now = 0.0
         self.spans: list[Span] = []
