@@ -64,6 +64,25 @@ def test_a_pattern_means_what_it_means_to_envoy(
                 assert (None if ours is None else ours.name) == said, (pattern, text)
 
 
+def test_a_call_whose_x_forwarded_proto_is_empty_takes_no_route(start_envoy: Callable[..., Any]) -> None:
+    """Envoy does not even look for one; any other value changes nothing here."""
+    config = {
+        "name": "outbound",
+        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [_answering("all", {"prefix": "/"})]}],
+    }
+    envoy = start_envoy(config)
+    table = RouteTable.from_config_dump(envoy.admin("/config_dump"))
+    with closing(envoy.connect("outbound")) as connection:
+        for value, route in (("", None), ("http", "all"), ("x", "all")):
+            headers = {"X-Forwarded-Proto": value}
+            assert _ask(connection, ("GET", "inventory", "/", list(headers.items()))) == route
+            ours = table.match("GET", "http://inventory/", headers)
+            assert (None if ours is None else ours.name) == route
+            explained = table.explain("GET", "http://inventory/", headers)
+            assert explained.route == ours
+            assert ("x-forwarded-proto is empty" in explained.why) is (route is None)
+
+
 def _matches(name: str, pattern: str) -> dict[str, Any]:
     return {"name": name, "string_match": {"safe_regex": {"regex": pattern}}}
 

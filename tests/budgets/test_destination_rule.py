@@ -136,6 +136,14 @@ def test_which_namespaces_rule_counts(
     assert connect(read, service() + text, namespace=caller) == wanted
 
 
+def test_a_mesh_may_have_another_root_namespace(read: Read) -> None:
+    """Then its rules hold for every namespace, and those of istio-system for their own alone."""
+    text = service() + rule(seconds=4, namespace="istio-system") + rule(seconds=5, namespace="mesh-root")
+    assert connect(read, text, namespace="front") == 4.0
+    assert connect(read, text, namespace="front", root_namespace="mesh-root") == 5.0
+    assert connect(read, text, namespace="istio-system", root_namespace="mesh-root") == 4.0
+
+
 @pytest.mark.parametrize(
     ("exported", "owner", "caller", "wanted"),
     [

@@ -13,9 +13,11 @@ from typing import NamedTuple
 from meshaware.budgets.domains import Domains, Namespace
 from meshaware.budgets.fields import Field, home_of, timestamp
 
-__all__ = ["Destination", "DestinationRule", "DestinationRules", "Policy", "read_destination_rule"]
+__all__ = ["ROOT_NAMESPACE", "Destination", "DestinationRule", "DestinationRules", "Policy", "read_destination_rule"]
 
-_ROOT = "istio-system"  # meshConfig.rootNamespace where nobody set it: its rules hold for every namespace
+ROOT_NAMESPACE = "istio-system"
+"""`rootNamespace` of the mesh's configuration where nobody set it: its rules hold for every namespace."""
+
 _MAX_PORT = 65535
 
 
@@ -79,16 +81,24 @@ class DestinationRules:
         rules: All there are, in the order in which they were read.
         home: Where the caller runs.
         labels: The caller's labels, for rules that select workloads; None if they are not known.
+        root: The mesh's root namespace.
     """
 
-    def __init__(self, rules: Iterable[DestinationRule], home: Namespace, labels: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        rules: Iterable[DestinationRule],
+        home: Namespace,
+        labels: Mapping[str, str] | None,
+        root: str = ROOT_NAMESPACE,
+    ) -> None:
         self._home = home
+        self._root = root
         self._labels = labels
         local: dict[str, list[DestinationRule]] = {}
         exported: dict[str, dict[str, list[DestinationRule]]] = {}
         for rule in sorted(rules, key=_age):
             host = home.full(rule.host, rule.namespace).removesuffix(".")
-            if rule.namespace == home.name and rule.local and (home.name != _ROOT or rule.private):
+            if rule.namespace == home.name and rule.local and (home.name != root or rule.private):
                 local.setdefault(host, []).append(rule)
             if not rule.private and rule.exported(home.name):
                 exported.setdefault(rule.namespace, {}).setdefault(host, []).append(rule)
@@ -120,7 +130,7 @@ class DestinationRules:
     def _chosen(self, host: str) -> list[tuple[Policy | None, Mapping[str, Policy | None]]]:
         """The rule for a host: of the caller's namespace, else of the service's, else of the root namespace."""
         places = [self._local]
-        places += [self._exported[name] for name in (self._home.owner(host), _ROOT) if name in self._exported]
+        places += [self._exported[name] for name in (self._home.owner(host), self._root) if name in self._exported]
         rules = next((found for place in places if (found := place.find(host)) is not None), list[DestinationRule]())
         selecting = [rule for rule in rules if rule.selector is not None]
         general = [rule for rule in rules if rule.selector is None]

@@ -9,7 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from meshaware.budgets.conditions import Caller
-from meshaware.budgets.destination_rule import DestinationRule, DestinationRules, read_destination_rule
+from meshaware.budgets.destination_rule import (
+    ROOT_NAMESPACE,
+    DestinationRule,
+    DestinationRules,
+    read_destination_rule,
+)
 from meshaware.budgets.documents import Document, read_documents
 from meshaware.budgets.domains import Namespace
 from meshaware.budgets.fields import Field
@@ -44,6 +49,7 @@ def read_manifests(
     labels: Mapping[str, str] | None = None,
     source: str | None = None,
     connect_timeout: float | None = None,
+    root: str = ROOT_NAMESPACE,
 ) -> tuple[RouteConfig, Mapping[str, int]]:
     """
     Read VirtualServices, HTTPRoutes and DestinationRules as they hold for a sidecar in the namespace `home`.
@@ -63,7 +69,7 @@ def read_manifests(
         if read.routes == before:
             found = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(read.skipped.items()))
             _log.warning("no VirtualService in %s; read there so far: %s", path, found or "nothing at all")
-    rules = DestinationRules(read.destination_rules, home, labels)
+    rules = DestinationRules(read.destination_rules, home, labels, root)
     chooser = Chooser(home, Caller(labels, source), rules, connect_timeout)
     hosts = chooser.hosts(read.virtual_services(), read.skipped)
     made = [VirtualHost(host, read.registry.domains(host), entries) for host, entries in hosts.items()]

@@ -85,6 +85,7 @@ class RouteTable:
         source_labels: Mapping[str, str] | None = None,
         source_namespace: str | None = None,
         connect_timeout: float | None = None,
+        root_namespace: str = "istio-system",
     ) -> Self:
         """
         Read VirtualServices, HTTPRoutes and DestinationRules, as they hold for a sidecar in `namespace`.
@@ -101,6 +102,7 @@ class RouteTable:
             source_namespace: The caller's namespace if it is known for sure, for `sourceNamespace`; as above.
             connect_timeout: Seconds that connecting upstream may take where no DestinationRule says; it counts for
                 budgets without a timeout.
+            root_namespace: The mesh's `rootNamespace`, whose DestinationRules hold for every namespace.
 
         Raises:
             ManifestError: A path is missing, or a document is not what Istio or the Gateway API accepts.
@@ -109,7 +111,12 @@ class RouteTable:
 
         home = Namespace(namespace, cluster_domain)
         config, skipped = read_manifests(
-            paths, home, labels=source_labels, source=source_namespace, connect_timeout=connect_timeout
+            paths,
+            home,
+            labels=source_labels,
+            source=source_namespace,
+            connect_timeout=connect_timeout,
+            root=root_namespace,
         )
         return cls((config,), namespace=home, skipped=skipped)
 
@@ -156,8 +163,8 @@ class RouteTable:
                 with `get_list`, as httpx has it, knows of headers on several lines.
 
         Returns:
-            None where nothing governs the call: no route fits, or the URL is not plain `http`, which a sidecar
-            passes on unread.
+            None where nothing governs the call: no route fits, its `x-forwarded-proto` is empty, which makes Envoy
+            answer 404, or the URL is not plain `http`, which a sidecar passes on unread.
 
         Raises:
             ValueError: The URL is not absolute, or its port is no port.
@@ -167,7 +174,7 @@ class RouteTable:
             host, path = plain.groups()
             return self.match_parts(method.upper(), host.removesuffix(":80"), path or "/", _NOTHING)
         asked = _asked(text, headers)
-        if asked is None:
+        if asked is None or _unrouted(asked[2]):
             return None
         host, path, given, port = asked
         return self.match_parts(method.upper(), host, path, given, port=port)
@@ -185,6 +192,8 @@ class RouteTable:
         if asked is None:
             return Explanation(None, why=unreached(url.partition(":")[0].lower()))
         host, path, given, port = asked
+        if _unrouted(given):
+            return Explanation(None, why="the sidecar gives no route to a call whose x-forwarded-proto is empty")
         places = self._choice.places(host, port)
         if not places:
             return Explanation(
@@ -360,3 +369,8 @@ def _asked(text: str, headers: Mapping[str, str] | None) -> tuple[str, str, Mapp
     if not path.isascii():
         path = quote(path, safe="".join(map(chr, range(33, 127))))
     return given.get("host", host), path, given, port
+
+
+def _unrouted(headers: Mapping[str, str]) -> bool:
+    """Whether Envoy looks for no route at all. On the way of a call nobody asks: it has been answered by then."""
+    return headers.get("x-forwarded-proto") == ""
