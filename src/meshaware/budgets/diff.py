@@ -104,14 +104,14 @@ Key = tuple[str, str, str, int]
 
 
 def _places(configs: list[RouteConfig], others: list[RouteConfig]) -> dict[Key, _Place]:
-    """Every route by what it is called, without the virtual hosts that are the same in the other table."""
-    same = {(_settings(config), id(host)) for config in others for host in config.hosts}
+    """Every route by what it is called, without the virtual hosts that are in the other table too."""
+    same = {(_settings(config), host) for config in others for host in config.hosts}
     found: dict[Key, _Place] = {}
     numbers: Counter[tuple[str, str, str]] = Counter()
     for config in configs:
         settings = _settings(config)
         for host in config.hosts:
-            if (settings, id(host)) in same:
+            if (settings, host) in same:
                 continue
             routes: dict[int, Route] = {}
             matches: dict[int, list[RouteMatch]] = {}

@@ -51,27 +51,41 @@ class Message:
         except ValueError as error:
             raise ConfigDumpError(f"{self.path}: is nested too deeply") from error
 
-    def take_names(self) -> tuple[str, Message | None, bool, str]:
+    def take_names(self) -> tuple[str, str, bool, str]:
         """
         Take out what a route is called and what says nothing about time: name, metadata, cluster and decorator.
 
         Returns:
-            The name, the metadata, whether there is a `route`, and the cluster in it.
+            The name, what istiod's metadata say that it was made from, whether there is a `route`, and the cluster in it.
         """
         fields = self._fields
-        fields.pop("decorator", None)
-        name, metadata, sent = fields.pop("name", None), fields.pop("metadata", None), fields.get("route")
-        cluster: Any = cast("dict[str, Any]", sent).pop("cluster", None) if type(sent) is dict else None
-        if name is not None and type(name) is not str:
-            raise self._error("name", name, "text")
-        if cluster is not None and type(cluster) is not str:
-            raise self._error("route.cluster", cluster, "text")
-        return (
-            name or "",
-            None if metadata is None else Message(metadata, ".metadata", self),
-            sent is not None,
-            cluster or "",
-        )
+        take = fields.pop
+        take("decorator", None)
+        name, metadata, sent = take("name", ""), take("metadata", None), fields.get("route")
+        cluster: Any = sent.pop("cluster", "") if type(sent) is dict else ""  # pyright: ignore[reportUnknownMemberType]
+        if type(name) is not str:
+            name = self._text("name", name)
+        if type(cluster) is not str:
+            cluster = self._text("route.cluster", cluster)
+        return name, "" if metadata is None else self._istio_config(metadata), sent is not None, cluster
+
+    def _istio_config(self, metadata: Any) -> str:
+        try:
+            config = metadata["filter_metadata"]["istio"]["config"]
+        except (KeyError, TypeError):
+            pass
+        else:
+            if type(config) is str:
+                return config
+        for name, found in Message(metadata, ".metadata", self).entries("filter_metadata"):
+            if name == "istio":
+                return found.text("config")
+        return ""
+
+    def _text(self, name: str, value: object) -> str:
+        if value is not None:
+            raise self._error(name, value, "text")
+        return ""
 
     def raw(self, name: str) -> Any:
         """A field as it is, None if it is not there; `name` is in snake case."""

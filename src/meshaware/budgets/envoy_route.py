@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from meshaware.budgets.budget import DEFAULT_RETRY_ON, Budget
 from meshaware.budgets.envoy_json import Message
 from meshaware.budgets.envoy_match import read_match
-from meshaware.budgets.route import Entry, Route, RouteMatch, VirtualHost
+from meshaware.budgets.route import Action, Entry, Folded, Kind, Route, RouteMatch, VirtualHost
 from meshaware.errors import ConfigDumpError
 
 __all__ = ["Clusters", "HostReader", "injected_delay", "plain_clusters"]
 
 Clusters = Mapping[str, float]
 """Connect timeouts in seconds by the cluster's name."""
-
-Action = Literal["route", "redirect", "direct_response"]
 
 _UNBOUNDED = Budget()
 _DEFAULT_TIMEOUT = 15.0  # where a route does not say; Istio's always do
@@ -37,20 +35,16 @@ _NAMESPACES = "/namespaces/"
 class _Above(NamedTuple):
     """What a route inherits from its virtual host and route configuration."""
 
-    host: str
-    config: str
     delay: float
     retry_policy: Message | None = None
     hedges: bool = False
-    key: bytes = b""
 
 
 class _Terms(NamedTuple):
-    """What a route says apart from what it is called and which cluster it names."""
+    """What a route says apart from what it is called and which cluster it names; `number` stands for its kind."""
 
-    match: RouteMatch
-    action: Action
-    budget: Budget = _UNBOUNDED
+    number: int
+    kind: Kind
     sends: bool = False
     timed: bool = False
     further: tuple[str, ...] = ()
@@ -71,88 +65,93 @@ class HostReader:
 
     def __init__(self, clusters: Clusters, connect_timeout: float | None) -> None:
         self._clusters, self._connect_timeout = clusters, connect_timeout
-        self._terms: dict[bytes, _Terms] = {}
-        self._owners: dict[bytes, tuple[str, str]] = {}
-        self._connecting: dict[tuple[Budget, float], Budget] = {}
+        self._folded = Folded()
+        # By what is inherited, then by the JSON of what is said.
+        self._terms: dict[bytes, dict[bytes, _Terms]] = {}
+        self._owners: dict[str, tuple[str, str]] = {}
+        self._connecting: dict[tuple[int, float], int] = {}
         self.timed: set[str] = set()
 
-    def read(self, message: Message, config: str, delay: float) -> VirtualHost:
+    def read(self, message: Message, of: str, delay: float) -> VirtualHost:
         """
         Read a virtual host with its routes; its JSON is used up by that.
 
         Args:
             message: The virtual host.
-            config: The name of its route configuration.
+            of: The name of its route configuration.
             delay: What the route configuration injects, in seconds.
 
         Raises:
             ConfigDumpError: It is not what Envoy writes.
         """
-        name = message.text("name")
+        name, domains = message.text("name"), message.texts("domains")
+        origin = f"sidecar: route configuration {of}"
         if message.only(*_PLAIN):
-            above = _Above(name, config, delay, key=str(delay).encode())
+            above, key = _Above(delay), b"%r" % delay
         else:
+            if message.text("require_tls") not in ("", "NONE"):
+                return VirtualHost(name, domains, (_answer(name, origin, "redirect", ""),))
+            if message.raw("matcher") is not None:
+                # A tree of matchers in the place of routes. Nothing bounds a call that takes a route nobody can tell.
+                note = "it chooses by a tree of matchers, which is not evaluated"
+                return VirtualHost(name, domains, (_answer(name, origin, "route", note),))
             above = _Above(
-                name,
-                config,
                 max(delay, injected_delay(message)),
                 message.message("retry_policy"),
                 _hedges(message.message("hedge_policy")),
-                message.key("name", "domains", "routes"),
             )
-        origin = f"sidecar: route configuration {config}"
-        entries = tuple([self._entry(route, above, origin) for route in message.messages("routes")])
-        if message.text("require_tls") not in ("", "NONE"):
-            entries = (_answer(name, above, "redirect", ""),)
-        elif message.raw("matcher") is not None:
-            # A tree of matchers in the place of routes. Nothing bounds a call that takes a route nobody can tell.
-            entries = (_answer(name, above, "route", "it chooses by a tree of matchers, which is not evaluated"),)
-        return VirtualHost(name, message.texts("domains"), entries)
+            key = b"%r" % delay + message.key("name", "domains", "routes")
+        known = self._terms.get(key)
+        if known is None:
+            known = self._terms[key] = {}
+        connects = bool(self._clusters) or self._connect_timeout is not None
+        routes: list[int | str] = []
+        for route in message.messages("routes"):
+            # What differs between routes that say the same is taken out, and what is left is what they are known by.
+            called, config, sent, cluster = route.take_names()
+            said = route.key()
+            terms = known.get(said)
+            if terms is None:
+                terms = self._read(route, above, known, said)
+            number = terms.number
+            if sent and (connects or terms.timed):
+                number = self._connect(terms, (cluster, *terms.further))
+            owner, read_at = self._owner(config, origin) if config else ("", origin)
+            routes += (number, called or owner or name, read_at)
+        return self._folded.host(name, domains, routes)
 
-    def _entry(self, message: Message, above: _Above, origin: str) -> Entry:
-        # What differs between routes that say the same is taken out, and what is left is what they are known by.
-        name, metadata, sent, cluster = message.take_names()
-        owner = ""
-        if metadata is not None:
-            owner, origin = self._owner(metadata, origin)
-        key = message.key() + above.key
-        terms = self._terms.get(key)
-        if terms is None:
-            terms = self._read(message, above, key)
-        budget = terms.budget
-        if sent and (terms.timed or self._clusters or self._connect_timeout is not None):
-            budget = self._connect(terms, (cluster, *terms.further))
-        return Entry(terms.match, Route(name or owner or above.host, budget, origin, above.host, terms.action))
-
-    def _read(self, message: Message, above: _Above, key: bytes) -> _Terms:
-        if len(self._terms) >= _REMEMBERED:
-            self._terms.clear()
-        terms = self._terms[key] = _read_terms(message, above)
+    def _read(self, message: Message, above: _Above, known: dict[bytes, _Terms], key: bytes) -> _Terms:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        terms = _read_terms(message, above)
+        terms = known[key] = terms._replace(number=self._folded.kind(terms.kind))
         return terms
 
-    def _owner(self, metadata: Message, origin: str) -> tuple[str, str]:
-        """The VirtualService that istiod made a route from, and what it says of its origin then."""
-        key = metadata.key()
-        owner = self._owners.get(key)
+    def _owner(self, config: str, origin: str) -> tuple[str, str]:
+        """The VirtualService that istiod made a route from, and where the route was read."""
+        owner = self._owners.get(config)
         if owner is None:
             if len(self._owners) >= _REMEMBERED:
                 self._owners.clear()
-            found = _owner(metadata)
-            owner = self._owners[key] = found, f"sidecar: VirtualService {found}"
+            found = _owner(config)
+            owner = self._owners[config] = found, f"sidecar: VirtualService {found}"
         return owner if owner[0] else ("", origin)
 
-    def _connect(self, terms: _Terms, names: Iterable[str]) -> Budget:
+    def _connect(self, terms: _Terms, names: Iterable[str]) -> int:
+        """The number of the same kind with the connect timeout of the slowest of its clusters."""
         if not terms.sends:
-            return terms.budget
+            return terms.number
         if terms.timed:
             self.timed.update(filter(None, names))
         known = [self._clusters[name] for name in names if name in self._clusters]
         seconds = max(known) if known else self._connect_timeout
         if seconds is None:
-            return terms.budget
-        made = self._connecting.get((terms.budget, seconds))
+            return terms.number
+        made = self._connecting.get((terms.number, seconds))
         if made is None:
-            made = self._connecting[terms.budget, seconds] = replace(terms.budget, connect_timeout=seconds)
+            budget = replace(terms.kind.budget, connect_timeout=seconds)
+            made = self._folded.kind(terms.kind._replace(budget=budget))
+            self._connecting[terms.number, seconds] = made
         return made
 
 
@@ -173,9 +172,8 @@ def plain_clusters(message: Message) -> set[str]:
     return {route.text("cluster") for route in sent if route is not None}
 
 
-def _answer(name: str, above: _Above, action: Action, note: str) -> Entry:
-    route = Route(name, _UNBOUNDED, f"sidecar: route configuration {above.config}", above.host, action, note)
-    return Entry(RouteMatch(doubt=note), route)
+def _answer(name: str, origin: str, action: Action, note: str) -> Entry:
+    return Entry(RouteMatch(doubt=note), Route(name, _UNBOUNDED, origin, name, action, note))
 
 
 def _read_terms(message: Message, above: _Above) -> _Terms:
@@ -183,11 +181,11 @@ def _read_terms(message: Message, above: _Above) -> _Terms:
     sent = message.message("route") if action == "route" else None
     match = read_match(message.message("match"))
     if sent is None:
-        return _Terms(match, action)
+        return _Terms(0, Kind(match, _UNBOUNDED, action))
     further = tuple(cluster.text("name") for cluster in _weighted(sent))
     budget = _budget(sent, above, max(above.delay, injected_delay(message), _weighted_delay(sent)))
     timed = budget.timeout is None and budget.per_try_timeout is not None
-    return _Terms(match, action, budget, sends=True, timed=timed, further=further)
+    return _Terms(0, Kind(match, budget, action), sends=True, timed=timed, further=further)
 
 
 def _action(message: Message) -> Action:
@@ -200,17 +198,12 @@ def _action(message: Message) -> Action:
             return "route"
 
 
-def _owner(metadata: Message) -> str:
-    """The VirtualService that istiod made a route from, as namespace/name; empty if it was none."""
-    for name, found in metadata.entries("filter_metadata"):
-        if name == "istio":
-            config = found.text("config")
-            _, inside, rest = config.partition(_NAMESPACES)
-            namespace, _, _ = rest.partition("/")
-            _, named, service = config.partition(_VIRTUAL_SERVICE)
-            if inside and named:
-                return f"{namespace}/{service}"
-    return ""
+def _owner(config: str) -> str:
+    """The VirtualService that istiod's metadata name, as namespace/name; empty if they name none."""
+    _, inside, rest = config.partition(_NAMESPACES)
+    namespace, _, _ = rest.partition("/")
+    _, named, service = config.partition(_VIRTUAL_SERVICE)
+    return f"{namespace}/{service}" if inside and named else ""
 
 
 def _budget(sent: Message, above: _Above, delay: float) -> Budget:

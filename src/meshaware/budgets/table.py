@@ -329,7 +329,15 @@ class RouteTable:
     def __len__(self) -> int:
         """How many routes there are."""
         if self._count is None:
-            self._count = sum(1 for _ in self)
+            shared, count = set[int](), 0
+            for config in self._configs:
+                for host in config.hosts:
+                    own = host.own_routes
+                    if own is None:
+                        shared.update(id(entry.route) for entry in host.entries)
+                    else:
+                        count += own
+            self._count = count + len(shared)
         return self._count
 
     def __eq__(self, other: object) -> bool:
