@@ -30,7 +30,9 @@ class Domains(Generic[T]):
         prefixes: dict[int, dict[str, T]] = {}
         for name, value in domains:
             domain = name.lower()
-            if domain == "*":
+            if "*" not in domain:
+                self._exact.setdefault(domain, value)
+            elif domain == "*":
                 self._default = value if self._default is None else self._default
             elif domain.startswith("*"):
                 suffixes.setdefault(len(domain) - 1, {}).setdefault(domain[1:], value)

@@ -218,8 +218,9 @@ class DumpReader:
                 continue
             if known is None:
                 facts = _Facts(Message(rest, path).text("name"), 0.0)
-            for number, value in enumerate(_values(cursor, f"{path}.{name}")):
-                message = Message(value, f"{path}.{name}[{number}]")
+            place = f"{path}.{name}"
+            for number, value in enumerate(_values(cursor, place)):
+                message = Message(value, place, None, number)
                 kinds.add(message.text("name").startswith(_INBOUND))
                 if not facts.name:
                     sent |= plain_clusters(message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import marshal
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from meshaware.durations import parse_duration
 from meshaware.errors import ConfigDumpError
@@ -27,18 +27,19 @@ class Message:
     are not there have protobuf's default.
     """
 
-    __slots__ = ("_fields", "_inside", "_place")
+    __slots__ = ("_fields", "_inside", "_number", "_place")
 
-    def __init__(self, value: Any, place: str, inside: Message | None = None) -> None:
-        self._place, self._inside = place, inside
+    def __init__(self, value: Any, place: str, inside: Message | None = None, number: int | None = None) -> None:
+        self._place, self._inside, self._number = place, inside, number
+        self._fields: dict[str, Any] = value
         if not isinstance(value, dict):
             raise ConfigDumpError(f"{self.path}: {shown(value)}: must be an object")
-        self._fields = cast("dict[str, Any]", value)
 
     @property
     def path(self) -> str:
         """Where it is; put together when it is asked for, as that is only after an error."""
-        return self._place if self._inside is None else f"{self._inside.path}{self._place}"
+        place = self._place if self._number is None else f"{self._place}[{self._number}]"
+        return place if self._inside is None else f"{self._inside.path}{place}"
 
     def key(self, *without: str) -> bytes:
         """What it says, some fields aside, as a key: equal only for equal JSON, the order of its fields included."""
@@ -109,8 +110,9 @@ class Message:
 
     def messages(self, name: str) -> Iterator[Message]:
         """The elements of a repeated message."""
+        place = f".{name}"
         for number, value in enumerate(self._list(name)):
-            yield Message(value, f".{name}[{number}]", self)
+            yield Message(value, place, self, number)
 
     def entries(self, name: str) -> Iterator[tuple[str, Message]]:
         """The entries of a map of messages."""
@@ -165,12 +167,12 @@ class Message:
             raise self._error(name, text, 'a duration such as "2.500s"') from error
 
     def _list(self, name: str) -> Sequence[Any]:
-        value = self.raw(name)
+        value: Any = self.raw(name)
         if value is None:
             return []
-        if not isinstance(value, list):
+        if type(value) is not list:
             raise self._error(name, value, "a list")
-        return cast("Sequence[Any]", value)
+        return value  # pyright: ignore[reportUnknownVariableType]
 
     def _typed(self, name: str, default: Any, kind: type, wanted: str) -> Any:
         value = self.raw(name)

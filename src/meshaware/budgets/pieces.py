@@ -57,6 +57,9 @@ class Cursor:
     def value(self) -> Any:
         """Decode the value that stands here."""
         self.peek()
+        return self._value()
+
+    def _value(self) -> Any:
         while True:
             try:
                 value, end = _decode(self._text, self._position)
@@ -107,13 +110,21 @@ class Cursor:
         if self.peek() == "]":
             self._position += 1
             return
+        room = 0
         while True:
-            yield self.value()
+            if len(self._text) - self._position < room:
+                # What is cut in two would have to be decoded twice.
+                self._more()
+            begin = self._passed + self._position
+            yield self._value()
+            room = max(room, 2 * (self._passed + self._position - begin))
             comma = _comma(self._text, self._position)
             if comma is not None and comma.end() < len(self._text):
                 self._position = comma.end()
             elif self._take(",]") == "]":
                 return
+            else:
+                self.peek()
 
     def skip(self) -> None:
         """Pass over the value that stands here, a list element by element."""
