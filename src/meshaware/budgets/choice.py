@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from meshaware.budgets.domains import Domains, Namespace, split_authority
+from meshaware.budgets.folded import domains_of
 from meshaware.budgets.match import Compiled, Tests, compile_entries
 from meshaware.budgets.route import RouteConfig, RouteMatch, VirtualHost
 
@@ -125,12 +126,14 @@ def is_for(entry: Compiled, port: int) -> bool:
 
 
 class _Config:
-    __slots__ = ("_domains", "_ignore_parameters", "_ignore_port", "_known", "_made_here", "_name", "_ready")
+    __slots__ = ("_domains", "_hosts", "_ignore_parameters", "_ignore_port", "_known", "_made_here", "_name", "_ready")
 
     def __init__(self, config: RouteConfig) -> None:
         self._ignore_port, self._ignore_parameters = config.ignore_port, config.ignore_parameters
         self._name, self._made_here = config.name, not config.name
-        self._domains = Domains((domain, host) for host in config.hosts for domain in host.domains)
+        self._hosts = config.hosts
+        numbered = enumerate(domains_of(config.hosts))
+        self._domains = Domains((domain, number) for number, domains in numbered for domain in domains)
         # Of the thousands of hosts that a sidecar knows, a workload calls a few: those are made ready.
         self._ready: dict[int, Entries] = {}
         self._known: dict[RouteMatch, tuple[Tests, str]] = {}
@@ -144,18 +147,19 @@ class _Config:
         name = host if self._ignore_port else asked
         return self._places((name, self._domains.fitting(name)))
 
-    def _places(self, *found: tuple[str, tuple[str, VirtualHost] | None]) -> list[Place]:
+    def _places(self, *found: tuple[str, tuple[str, int] | None]) -> list[Place]:
         return [
-            Place(self._name, each[1], asked, each[0], self._entries(each[1]), self._ignore_parameters)
+            Place(self._name, self._hosts[each[1]], asked, each[0], self._entries(each[1]), self._ignore_parameters)
             for asked, each in found
             if each is not None
         ]
 
-    def _entries(self, host: VirtualHost) -> Entries:
-        entries = self._ready.get(id(host))
+    def _entries(self, number: int) -> Entries:
+        entries = self._ready.get(number)
         if entries is None:
-            entries = compile_entries(host.entries, ignore_parameters=self._ignore_parameters, known=self._known)
-            self._ready[id(host)] = entries
+            told = self._hosts[number].entries
+            entries = compile_entries(told, ignore_parameters=self._ignore_parameters, known=self._known)
+            self._ready[number] = entries
         return entries
 
     def _find_service(self, host: str, namespace: Namespace) -> list[Place]:

@@ -105,10 +105,13 @@ Key = tuple[str, str, str, int]
 
 def _places(configs: list[RouteConfig], others: list[RouteConfig]) -> dict[Key, _Place]:
     """Every route by what it is called, without the virtual hosts that are in the other table too."""
-    same = {(_settings(config), host) for config in others for host in config.hosts}
+    kept = {id(config) for config in configs} & {id(config) for config in others}
+    same = {(_settings(config), host) for config in others if id(config) not in kept for host in config.hosts}
     found: dict[Key, _Place] = {}
     numbers: Counter[tuple[str, str, str]] = Counter()
     for config in configs:
+        if id(config) in kept:
+            continue
         settings = _settings(config)
         for host in config.hosts:
             if (settings, host) in same:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from meshaware.budgets.envoy_json import Message, shown
 from meshaware.budgets.envoy_route import HostReader, injected_delay, plain_clusters
 from meshaware.budgets.pieces import Cursor
-from meshaware.budgets.route import RouteConfig, VirtualHost
+from meshaware.budgets.route import RouteConfig
 from meshaware.errors import ConfigDumpError
 
 __all__ = ["ENVOYS_CONNECT_TIMEOUT", "DumpReader", "ReadConfig"]
@@ -204,7 +204,7 @@ class DumpReader:
         known = self._known.get(path)
         facts = known or _Facts("", 0.0)
         rest: dict[str, Any] = {}
-        hosts: list[VirtualHost] = []
+        hosts = self._hosts.hosts()
         kinds: set[bool] = set()
         sent: set[str] = set()
         filtered = 0
@@ -226,7 +226,7 @@ class DumpReader:
                     sent |= plain_clusters(message)
                 if self._keep is None or self._keep(message.texts("domains")):
                     # An empty name stands for what is made from manifests.
-                    hosts.append(self._hosts.read(message, facts.name or "unnamed", facts.delay))
+                    self._hosts.read(hosts, message, facts.name or "unnamed", facts.delay)
                 else:
                     filtered += 1
         message = Message(rest, path)
@@ -239,7 +239,7 @@ class DumpReader:
             reason = "route configuration of the agent's own"
         config = RouteConfig(
             actual.name or "unnamed",
-            tuple(hosts),
+            hosts,
             ignore_port=message.flag("ignore_port_in_host_matching"),
             ignore_parameters=message.flag("ignore_path_parameters_in_path_matching"),
         )

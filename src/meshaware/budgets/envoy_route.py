@@ -13,7 +13,8 @@ from typing import NamedTuple
 from meshaware.budgets.budget import DEFAULT_RETRY_ON, Budget
 from meshaware.budgets.envoy_json import Message
 from meshaware.budgets.envoy_match import read_match
-from meshaware.budgets.route import Action, Entry, Folded, Kind, Route, RouteMatch, VirtualHost
+from meshaware.budgets.folded import FoldedHosts, Kind
+from meshaware.budgets.route import Action, RouteMatch
 from meshaware.errors import ConfigDumpError
 
 __all__ = ["Clusters", "HostReader", "injected_delay", "plain_clusters"]
@@ -22,6 +23,9 @@ Clusters = Mapping[str, float]
 """Connect timeouts in seconds by the cluster's name."""
 
 _UNBOUNDED = Budget()
+_TREE = "it chooses by a tree of matchers, which is not evaluated"
+_BY_TREE = Kind(RouteMatch(doubt=_TREE), _UNBOUNDED, note=_TREE)
+_TO_TLS = Kind(RouteMatch(), _UNBOUNDED, "redirect")
 _DEFAULT_TIMEOUT = 15.0  # where a route does not say; Istio's always do
 _DEFAULT_RATE_LIMITED_BACKOFF = 300.0
 _FAULT = "envoy.filters.http.fault"
@@ -65,18 +69,23 @@ class HostReader:
 
     def __init__(self, clusters: Clusters, connect_timeout: float | None) -> None:
         self._clusters, self._connect_timeout = clusters, connect_timeout
-        self._folded = Folded()
+        self._kinds: list[Kind] = []
         # By what is inherited, then by the JSON of what is said.
         self._terms: dict[bytes, dict[bytes, _Terms]] = {}
         self._owners: dict[str, tuple[str, str]] = {}
         self._connecting: dict[tuple[int, float], int] = {}
         self.timed: set[str] = set()
 
-    def read(self, message: Message, of: str, delay: float) -> VirtualHost:
+    def hosts(self) -> FoldedHosts:
+        """Where hosts are put that are read here; none yet."""
+        return FoldedHosts(self._kinds)
+
+    def read(self, hosts: FoldedHosts, message: Message, of: str, delay: float) -> None:
         """
         Read a virtual host with its routes; its JSON is used up by that.
 
         Args:
+            hosts: It is put there.
             message: The virtual host.
             of: The name of its route configuration.
             delay: What the route configuration injects, in seconds.
@@ -90,11 +99,12 @@ class HostReader:
             above, key = _Above(delay), b"%r" % delay
         else:
             if message.text("require_tls") not in ("", "NONE"):
-                return VirtualHost(name, domains, (_answer(name, origin, "redirect", ""),))
+                hosts.add(name, domains, (self._kind(_TO_TLS), name, origin))
+                return
             if message.raw("matcher") is not None:
                 # A tree of matchers in the place of routes. Nothing bounds a call that takes a route nobody can tell.
-                note = "it chooses by a tree of matchers, which is not evaluated"
-                return VirtualHost(name, domains, (_answer(name, origin, "route", note),))
+                hosts.add(name, domains, (self._kind(_BY_TREE), name, origin))
+                return
             above = _Above(
                 max(delay, injected_delay(message)),
                 message.message("retry_policy"),
@@ -103,6 +113,8 @@ class HostReader:
             key = b"%r" % delay + message.key("name", "domains", "routes")
         known = self._terms.get(key)
         if known is None:
+            if len(self._terms) >= _REMEMBERED:
+                self._terms.clear()
             known = self._terms[key] = {}
         connects = bool(self._clusters) or self._connect_timeout is not None
         routes: list[int | str] = []
@@ -118,13 +130,17 @@ class HostReader:
                 number = self._connect(terms, (cluster, *terms.further))
             owner, read_at = self._owner(config, origin) if config else ("", origin)
             routes += (number, called or owner or name, read_at)
-        return self._folded.host(name, domains, routes)
+        hosts.add(name, domains, routes)
+
+    def _kind(self, kind: Kind) -> int:
+        self._kinds.append(kind)
+        return len(self._kinds) - 1
 
     def _read(self, message: Message, above: _Above, known: dict[bytes, _Terms], key: bytes) -> _Terms:
         if len(known) >= _REMEMBERED:
             known.clear()
         terms = _read_terms(message, above)
-        terms = known[key] = terms._replace(number=self._folded.kind(terms.kind))
+        terms = known[key] = terms._replace(number=self._kind(terms.kind))
         return terms
 
     def _owner(self, config: str, origin: str) -> tuple[str, str]:
@@ -150,7 +166,7 @@ class HostReader:
         made = self._connecting.get((terms.number, seconds))
         if made is None:
             budget = replace(terms.kind.budget, connect_timeout=seconds)
-            made = self._folded.kind(terms.kind._replace(budget=budget))
+            made = self._kind(terms.kind._replace(budget=budget))
             self._connecting[terms.number, seconds] = made
         return made
 
@@ -170,10 +186,6 @@ def plain_clusters(message: Message) -> set[str]:
     """The clusters that the routes of a virtual host send to, weighted ones aside."""
     sent = [route.message("route") for route in message.messages("routes")]
     return {route.text("cluster") for route in sent if route is not None}
-
-
-def _answer(name: str, origin: str, action: Action, note: str) -> Entry:
-    return Entry(RouteMatch(doubt=note), Route(name, _UNBOUNDED, origin, name, action, note))
 
 
 def _read_terms(message: Message, above: _Above) -> _Terms:

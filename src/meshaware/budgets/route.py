@@ -6,20 +6,18 @@ The same shapes hold what a VirtualService says and what Envoy's own configurati
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from meshaware.budgets.budget import Budget
 
 __all__ = [
     "Action",
     "Entry",
-    "Folded",
     "HeaderMatch",
     "IntegerRange",
     "QueryMatch",
-    "Kind",
     "Route",
     "RouteConfig",
     "RouteMatch",
@@ -121,109 +119,12 @@ class Entry(NamedTuple):
     route: Route
 
 
-class Kind(NamedTuple):
-    """What a route says apart from what it is called: thousands of routes are of a few kinds."""
+class VirtualHost(NamedTuple):
+    """The domains that share a list of routes; the first that matches is taken."""
 
-    match: RouteMatch
-    budget: Budget
-    action: Action = "route"
-
-
-class Folded:
-    """
-    The routes of many virtual hosts, each host's as one flat tuple until somebody asks for it.
-
-    A workload calls a few of the thousands of hosts that its sidecar knows. To make all their routes would take half
-    the time of reading them, and leave objects that the garbage collector goes through again and again; a tuple of
-    texts and numbers it passes by.
-    """
-
-    __slots__ = ("_hosts", "_kinds", "_made")
-
-    def __init__(self) -> None:
-        self._kinds: list[Kind] = []
-        self._hosts = 0
-        self._made: dict[int, tuple[Entry, ...]] = {}
-
-    def kind(self, kind: Kind) -> int:
-        """Take in a kind; the number stands for it."""
-        self._kinds.append(kind)
-        return len(self._kinds) - 1
-
-    def host(self, name: str, domains: tuple[str, ...], routes: Iterable[Any]) -> VirtualHost:
-        """A host whose routes are given flat: the number of its kind, name and origin of the first, then of the next."""
-        self._hosts += 1
-        return VirtualHost(name, domains, (self._hosts, *routes), self)
-
-    def told(self, routes: tuple[Any, ...]) -> Iterator[tuple[Kind, str, str]]:
-        """Kind, name and origin of each route of a host."""
-        for place in range(1, len(routes), 3):
-            number, name, origin = routes[place : place + 3]
-            yield self._kinds[number], name, origin
-
-    def unfold(self, host: str, routes: tuple[Any, ...]) -> tuple[Entry, ...]:
-        """The entries of a host, made when they are asked for first; the same ones each time, in every thread."""
-        made = self._made.get(routes[0])
-        if made is None:
-            entries = tuple([
-                Entry(kind.match, Route(name, kind.budget, origin, host, kind.action))
-                for kind, name, origin in self.told(routes)
-            ])
-            made = self._made.setdefault(routes[0], entries)
-        return made
-
-
-class VirtualHost:
-    """
-    The domains that share a list of routes; the first that matches is taken. A value: equal if it says the same.
-
-    Args:
-        name: Its name in the mesh.
-        domains: The domains.
-        entries: Its routes; a flat tuple where they are `folded`.
-        folded: Who makes entries of them.
-    """
-
-    __slots__ = ("_entries", "_folded", "domains", "name")
-
-    def __init__(
-        self, name: str, domains: tuple[str, ...], entries: tuple[Any, ...], folded: Folded | None = None
-    ) -> None:
-        self.name, self.domains, self._entries, self._folded = name, domains, entries, folded
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """Its routes, in order."""
-        return self._entries if self._folded is None else self._folded.unfold(self.name, self._entries)
-
-    @property
-    def own_routes(self) -> int | None:
-        """How many routes it has, if no other host has them too; None where that is not said."""
-        return None if self._folded is None else len(self._entries) // 3
-
-    def _told(self) -> list[tuple[Kind, str, str, str, str]]:
-        if self._folded is not None:
-            return [(kind, name, origin, self.name, "") for kind, name, origin in self._folded.told(self._entries)]
-        return [
-            (Kind(match, route.budget, route.action), route.name, route.origin, route.host, route.note)
-            for match, route in self.entries
-        ]
-
-    def __eq__(self, other: object) -> bool:
-        """Whether it has the same name, domains and routes, made already or not."""
-        if not isinstance(other, VirtualHost):
-            return NotImplemented
-        if self is other:
-            return True
-        return self.name == other.name and self.domains == other.domains and self._told() == other._told()
-
-    def __hash__(self) -> int:
-        """Equal hosts are one key."""
-        return hash((self.name, self.domains))
-
-    def __repr__(self) -> str:
-        """All that it says."""
-        return f"VirtualHost({self.name!r}, {self.domains!r}, {self.entries!r})"
+    name: str
+    domains: tuple[str, ...]
+    entries: tuple[Entry, ...]
 
 
 class RouteConfig(NamedTuple):
@@ -239,6 +140,6 @@ class RouteConfig(NamedTuple):
     """
 
     name: str
-    hosts: tuple[VirtualHost, ...]
+    hosts: Sequence[VirtualHost]
     ignore_port: bool = True
     ignore_parameters: bool = False

@@ -14,6 +14,7 @@ from meshaware.budgets.config_dump import MAX_BYTES, read_config_dump
 from meshaware.budgets.diff import RouteDiff, compare
 from meshaware.budgets.domains import Namespace
 from meshaware.budgets.explain import Explanation, Search, search, unreached
+from meshaware.budgets.folded import FoldedHosts
 from meshaware.budgets.match import Compiled, Headers, Tests, sure, taken
 from meshaware.budgets.paths import variants
 from meshaware.budgets.route import Route, RouteConfig
@@ -331,12 +332,10 @@ class RouteTable:
         if self._count is None:
             shared, count = set[int](), 0
             for config in self._configs:
-                for host in config.hosts:
-                    own = host.own_routes
-                    if own is None:
-                        shared.update(id(entry.route) for entry in host.entries)
-                    else:
-                        count += own
+                if isinstance(config.hosts, FoldedHosts):
+                    count += config.hosts.routes
+                else:
+                    shared.update(id(entry.route) for host in config.hosts for entry in host.entries)
             self._count = count + len(shared)
         return self._count
 
