@@ -60,7 +60,8 @@ def test_they_are_compared_by_what_they_say() -> None:
     others.add("nothing", (), ())
     assert hosts == others == _folded()
     assert hosts == (_INVENTORY, _NOTHING)
-    assert (_INVENTORY, _NOTHING) == hosts
+    plain: object = (_INVENTORY, _NOTHING)
+    assert plain == hosts
     assert hosts != (_NOTHING, _INVENTORY)
     assert hosts != [_INVENTORY, _NOTHING]
     assert hash(hosts) == hash(others) == hash((_INVENTORY, _NOTHING))

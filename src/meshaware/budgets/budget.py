@@ -16,9 +16,9 @@ __all__ = ["DEFAULT_RETRY_ON", "Budget", "declared_budget", "full_tries", "large
 DEFAULT_RETRY_ON = frozenset({"connect-failure", "refused-stream", "unavailable", "cancelled"})
 """What Istio retries where a VirtualService does not say; 503 has not been among it since 1.24."""
 
-# Conditions that Envoy sees before a try's clock has begun, or (the status codes, when none are named) never. All that is
-# not listed here, unknown names included, can cost a full try each time: a per-try timeout itself is retried under 5xx,
-# gateway-error and reset only, but a server may take its time and then refuse a gRPC call or an HTTP/2 stream.
+# Conditions that Envoy sees before a try's clock has begun, or (the status codes, when none are named) never. All that
+# is not listed here, unknown names included, can cost a full try each time: a per-try timeout itself is retried under
+# 5xx, gateway-error and reset only, but a server may take its time and then refuse a gRPC call or an HTTP/2 stream.
 _EARLY = frozenset({"connect-failure", "reset-before-request", "retriable-status-codes"})
 
 # Envoy doubles the bound of its random back-off with each retry, up to ten times the base.

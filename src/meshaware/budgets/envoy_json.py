@@ -57,7 +57,7 @@ class Message:
         Take out what a route is called and what says nothing about time: name, metadata, cluster and decorator.
 
         Returns:
-            The name, what istiod's metadata say that it was made from, whether there is a `route`, and the cluster in it.
+            The name, what istiod says that it was made from, whether there is a `route`, and the cluster in it.
         """
         fields = self._fields
         take = fields.pop
