@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from meshaware.budgets import RouteTable
+from meshaware.sidecar.admin import fetch
 
 _PATIENCE = 20.0
 _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -157,6 +158,11 @@ class RunningEnvoy:
         finally:
             connection.close()
 
+    @property
+    def admin_url(self) -> str:
+        host, port = self._admin
+        return f"http://{host}:{port}"
+
     def connect(self, listener: str) -> http.client.HTTPConnection:
         for status in json.loads(self.admin("/listeners?format=json"))["listener_statuses"]:
             if status["name"] == listener:
@@ -277,6 +283,43 @@ class FakeAdmin:
                 yield
             finally:
                 self._server.shutdown()
+                thread.join(_PATIENCE)
+
+
+class Counter:
+    """Passes requests on to an admin port, and remembers them."""
+
+    def __init__(self, admin: str) -> None:
+        self.admin, self.asked, self.url = admin, list[str](), ""
+
+    def paths(self) -> list[str]:
+        asked, self.asked[:] = list(self.asked), []
+        return [unquote(path.removeprefix("/config_dump?resource=dynamic_")) for path in asked]
+
+    @contextmanager
+    def serving(self) -> Generator[Counter]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                reply = fetch(outer.admin + self.path, timeout=_PATIENCE, max_bytes=1 << 26)
+                self.send_response(reply.status)
+                self.send_header("content-length", str(len(reply.body)))
+                self.end_headers()
+                self.wfile.write(reply.body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as in the standard library)
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            self.url = f"http://127.0.0.1:{server.server_port}"
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            try:
+                yield self
+            finally:
+                server.shutdown()
                 thread.join(_PATIENCE)
 
 

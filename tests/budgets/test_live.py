@@ -8,13 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import unquote
 
 import pytest
 
@@ -22,49 +19,13 @@ from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import SidecarRoutes
 from meshaware.sidecar.admin import fetch
 from meshaware.testing import LocalMesh
+from tests.budgets.conftest import Counter
 
 pytestmark = [pytest.mark.envoy, pytest.mark.usefixtures("private_files")]
 
 _PATIENCE = 20.0
 _TYPE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 _LONG = f"{'long-' * 20}name.svc.cluster.local:9090"
-
-
-class Counter:
-    """Passes requests on to an admin port, and remembers them."""
-
-    def __init__(self, admin: str) -> None:
-        self.admin, self.asked, self.url = admin, list[str](), ""
-
-    def paths(self) -> list[str]:
-        asked, self.asked[:] = list(self.asked), []
-        return [unquote(path.removeprefix("/config_dump?resource=dynamic_")) for path in asked]
-
-    @contextmanager
-    def serving(self) -> Generator[Counter]:
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                reply = fetch(outer.admin + self.path, timeout=_PATIENCE, max_bytes=1 << 26)
-                self.send_response(reply.status)
-                self.send_header("content-length", str(len(reply.body)))
-                self.end_headers()
-                self.wfile.write(reply.body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as in the standard library)
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            self.url = f"http://127.0.0.1:{server.server_port}"
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join(_PATIENCE)
 
 
 def config(name: str, timeout: str) -> dict[str, Any]:
@@ -84,8 +45,7 @@ def until(holds: Callable[[], bool]) -> None:
 def _counter(start_envoy: Callable[..., Any]) -> Iterator[Counter]:
     """Before the admin port of an Envoy that has three route configurations."""
     envoy = start_envoy(*(config(name, "1s") for name in ("8080", "shop.svc:7070", _LONG)))
-    host, port = envoy._admin
-    with Counter(f"http://{host}:{port}").serving() as counter:
+    with Counter(envoy.admin_url).serving() as counter:
         yield counter
 
 
