@@ -1,4 +1,4 @@
-"""Servers with several workers, as they are deployed: one fetch from a real Envoy for all, and no restart for a change."""
+"""Servers with several workers, as they are deployed: one fetch from a real Envoy for all, no restart for a change."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _config(timeout: str) -> dict[str, Any]:
 def test_the_workers_of_a_server_share_one_fetch(
     start_envoy: Callable[..., Any], tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    """Three workers: the routes are fetched once, and once more when a timeout changes, which all of them come to know."""
+    """Three workers: the routes are fetched once, and once more when a timeout changes, which all of them learn."""
     envoy = start_envoy(_config("1s"))
     with Counter(envoy.admin_url).serving() as counter, _running(command, tmp_path, counter.url) as server:
         workers = server.until_all_know(1.0)

@@ -9,8 +9,8 @@ bytes it never looks at.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast, overload
 
 from meshaware.budgets.budget import Budget
 from meshaware.budgets.route import Action, Entry, Route, RouteMatch, VirtualHost
@@ -56,7 +56,8 @@ class FoldedHosts(Sequence[VirtualHost]):
             routes: The number of its kind, the name and the origin of the first route, then of the second, and so on.
         """
         self.routes += len(routes) // 3
-        self._hosts.append(marshal.dumps((name, domains, routes)))
+        told: tuple[Any, ...] = (name, domains, routes)
+        self._hosts.append(marshal.dumps(told))
 
     def domains(self) -> Iterator[tuple[str, ...]]:
         """The domains of each host."""
@@ -70,7 +71,7 @@ class FoldedHosts(Sequence[VirtualHost]):
         name, domains, routes = marshal.loads(self._hosts[number])  # noqa: S302 (as above)
         entries: list[Entry] = []
         for place in range(0, len(routes), 3):
-            kind = self._kinds[routes[place]]
+            kind = self._kinds[int(routes[place])]
             route = Route(routes[place + 1], kind.budget, routes[place + 2], name, kind.action, kind.note)
             entries.append(Entry(kind.match, route))
         return VirtualHost(name, domains, tuple(entries))
@@ -102,8 +103,8 @@ class FoldedHosts(Sequence[VirtualHost]):
             return True
         if not isinstance(other, FoldedHosts | tuple):
             return NotImplemented
-        hosts: Iterable[object] = other
-        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, hosts, strict=True))
+        hosts = cast("Sequence[object]", other)
+        return len(self) == len(hosts) and all(mine == theirs for mine, theirs in zip(self, hosts, strict=True))
 
     def __hash__(self) -> int:
         """That of a tuple of the same hosts."""

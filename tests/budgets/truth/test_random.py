@@ -136,9 +136,9 @@ def _reaching(dice: random.Random) -> dict[str, Any]:
             case["rule"] = {"retries": {**retries, "perTryTimeout": _ms(dice, 50, 250)}}
         case 6:
             # Refusals when a try's time is almost over, under Istio's default, until the last try gets no answer.
-            per_try = dice.randint(300, 400)
+            per_try = dice.randint(440, 500)
             refusal = dice.choice(({"does": "answer", "header": "grpc-status: 14"}, {"does": "refuse the stream"}))
-            late = {**refusal, "after": per_try / 1000 - 0.03}
+            late = {**refusal, "after": per_try / 1000 - 0.05}
             case |= {"connect": 0.02, "steps": [*[late] * attempts, {"does": "say nothing"}]}
             del retries["retryOn"]
             case["rule"] = {"retries": {**retries, "perTryTimeout": f"{per_try}ms"}}
