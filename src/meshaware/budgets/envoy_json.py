@@ -9,7 +9,7 @@ from __future__ import annotations
 import marshal
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from meshaware.durations import parse_duration
 from meshaware.errors import ConfigDumpError
@@ -63,7 +63,7 @@ class Message:
         take = fields.pop
         take("decorator", None)
         name, metadata, sent = take("name", ""), take("metadata", None), fields.get("route")
-        cluster: Any = sent.pop("cluster", "") if type(sent) is dict else ""  # pyright: ignore[reportUnknownMemberType]
+        cluster: Any = cast("dict[str, Any]", sent).pop("cluster", "") if type(sent) is dict else ""
         if type(name) is not str:
             name = self._text("name", name)
         if type(cluster) is not str:
