@@ -14,9 +14,12 @@ from typing import Any, cast
 from meshaware.durations import parse_duration
 from meshaware.errors import ConfigDumpError
 
-__all__ = ["Message", "shown"]
+__all__ = ["Message", "TakenRoute", "shown"]
 
 _MAX_SHOWN = 80
+
+TakenRoute = tuple[int, dict[str, Any], str, str, str, bool]
+"""Number, what is left, name, what istiod says that it was made from, cluster, and whether there is a `route`."""
 
 
 class Message:
@@ -52,41 +55,40 @@ class Message:
         except ValueError as error:
             raise ConfigDumpError(f"{self.path}: is nested too deeply") from error
 
-    def take_names(self) -> tuple[str, str, bool, str]:
-        """
-        Take out what a route is called and what says nothing about time: name, metadata, cluster and decorator.
+    def take_routes(self) -> Iterator[TakenRoute]:
+        """Take from each of its routes what it is called and what says nothing about time."""
+        for number, value in enumerate(self._list("routes")):
+            # Thousands of them are read, so that no message is made of one where nothing is unusual.
+            if type(value) is not dict:
+                Message(value, ".routes", self, number)
+            fields = cast("dict[str, Any]", value)
+            take = fields.pop
+            take("decorator", None)
+            name, metadata, sent = take("name", ""), take("metadata", None), fields.get("route")
+            cluster: Any = cast("dict[str, Any]", sent).pop("cluster", "") if type(sent) is dict else ""
+            if type(name) is not str:
+                name = self.route(number).text_of("name", name)
+            if type(cluster) is not str:
+                cluster = self.route(number).text_of("route.cluster", cluster)
+            made_from: Any = ""
+            if metadata is not None:
+                try:
+                    made_from = metadata["filter_metadata"]["istio"]["config"]
+                except (KeyError, TypeError):
+                    made_from = None
+                if type(made_from) is not str:
+                    made_from = _istio_config(Message(metadata, ".metadata", self.route(number)))
+            yield number, fields, name, made_from, cluster, sent is not None
 
-        Returns:
-            The name, what istiod says that it was made from, whether there is a `route`, and the cluster in it.
-        """
-        fields = self._fields
-        take = fields.pop
-        take("decorator", None)
-        name, metadata, sent = take("name", ""), take("metadata", None), fields.get("route")
-        cluster: Any = cast("dict[str, Any]", sent).pop("cluster", "") if type(sent) is dict else ""
-        if type(name) is not str:
-            name = self._text("name", name)
-        if type(cluster) is not str:
-            cluster = self._text("route.cluster", cluster)
-        return name, "" if metadata is None else self._istio_config(metadata), sent is not None, cluster
+    def route(self, number: int) -> Message:
+        """One of its routes."""
+        return Message(self._list("routes")[number], ".routes", self, number)
 
-    def _istio_config(self, metadata: Any) -> str:
-        try:
-            config = metadata["filter_metadata"]["istio"]["config"]
-        except (KeyError, TypeError):
-            pass
-        else:
-            if type(config) is str:
-                return config
-        for name, found in Message(metadata, ".metadata", self).entries("filter_metadata"):
-            if name == "istio":
-                return found.text("config")
-        return ""
-
-    def _text(self, name: str, value: object) -> str:
-        if value is not None:
+    def text_of(self, name: str, value: object) -> str:
+        """What has been taken out, if it is a text or null."""
+        if value is not None and not isinstance(value, str):
             raise self._error(name, value, "text")
-        return ""
+        return value or ""
 
     def raw(self, name: str) -> Any:
         """A field as it is, None if it is not there; `name` is in snake case."""
@@ -123,14 +125,18 @@ class Message:
 
     def text(self, name: str) -> str:
         """A text."""
-        value: str = self._typed(name, "", str, "text")
+        value: str = self._fields.get(name)  # type: ignore[assignment]
+        if type(value) is not str:
+            value = self._typed(name, "", str, "text")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A repeated text."""
         values = self._list(name)
-        if values and set(map(type, values)) != {str}:
-            raise self._error(name, values, "texts")
+        try:
+            "".join(values)
+        except TypeError as error:
+            raise self._error(name, values, "texts") from error
         return tuple(values)
 
     def flag(self, name: str) -> bool:
@@ -184,6 +190,13 @@ class Message:
 
     def _error(self, name: str, value: object, wanted: str) -> ConfigDumpError:
         return ConfigDumpError(f"{self.path}.{name}: {shown(value)}: must be {wanted}")
+
+
+def _istio_config(metadata: Message) -> str:
+    for name, found in metadata.entries("filter_metadata"):
+        if name == "istio":
+            return found.text("config")
+    return ""
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meshaware.budgets.budget import DEFAULT_RETRY_ON, Budget
 from meshaware.budgets.envoy_json import Message
@@ -32,6 +32,7 @@ _FAULT = "envoy.filters.http.fault"
 _CODES = "retriable-status-codes"
 _PLAIN = ("name", "domains", "routes", "include_request_attempt_count")
 _REMEMBERED = 4096
+_NOTHING_LIKE_IT: tuple[Any, Any] = (None, None)
 _VIRTUAL_SERVICE = "/virtual-service/"
 _NAMESPACES = "/namespaces/"
 
@@ -54,6 +55,25 @@ class _Terms(NamedTuple):
     further: tuple[str, ...] = ()
 
 
+class _Memory(NamedTuple):
+    """
+    Routes that have been read, of hosts that inherit the same.
+
+    Attributes:
+        terms: What they say, by their JSON.
+        last: The last one with such a prefix and timeout: its JSON, and what it says.
+    """
+
+    terms: dict[bytes, _Terms]
+    last: dict[tuple[Any, Any], tuple[dict[str, Any], _Terms]]
+
+    def note(self, like: tuple[Any, Any], left: dict[str, Any], terms: _Terms) -> None:
+        if type(like[0]) is str and type(like[1]) is str:
+            if len(self.last) >= _REMEMBERED:
+                self.last.clear()
+            self.last[like] = left, terms
+
+
 class HostReader:
     """
     Reads virtual hosts of one mesh, which mostly say the same: what has been read once is found again by its JSON.
@@ -70,8 +90,8 @@ class HostReader:
     def __init__(self, clusters: Clusters, connect_timeout: float | None) -> None:
         self._clusters, self._connect_timeout = clusters, connect_timeout
         self._kinds: list[Kind] = []
-        # By what is inherited, then by the JSON of what is said.
-        self._terms: dict[bytes, dict[bytes, _Terms]] = {}
+        # By what is inherited.
+        self._memories: dict[bytes, _Memory] = {}
         self._owners: dict[str, tuple[str, str]] = {}
         self._connecting: dict[tuple[int, float], int] = {}
         self.timed: set[str] = set()
@@ -111,24 +131,31 @@ class HostReader:
                 _hedges(message.message("hedge_policy")),
             )
             key = b"%r" % delay + message.key("name", "domains", "routes")
-        known = self._terms.get(key)
-        if known is None:
-            if len(self._terms) >= _REMEMBERED:
-                self._terms.clear()
-            known = self._terms[key] = {}
+        memory = self._memories.get(key)
+        if memory is None:
+            if len(self._memories) >= _REMEMBERED:
+                self._memories.clear()
+            memory = self._memories[key] = _Memory({}, {})
+        last = memory.last
         connects = bool(self._clusters) or self._connect_timeout is not None
         routes: list[int | str] = []
-        for route in message.messages("routes"):
-            # What differs between routes that say the same is taken out, and what is left is what they are known by.
-            called, config, sent, cluster = route.take_names()
-            said = route.key()
-            terms = known.get(said)
+        # What differs between routes that say the same is taken out, and what is left is what they are known by.
+        for place, left, called, made_from, cluster, sent in message.take_routes():
+            terms, like = None, _NOTHING_LIKE_IT
+            try:
+                like = left["match"]["prefix"], left["route"]["timeout"]
+                same, found = last[like]
+                # Quicker than making a key: that it does not tell 1 from true does not matter.
+                terms = found if same == left else None
+            except (KeyError, TypeError, RecursionError):
+                pass
             if terms is None:
-                terms = self._read(route, above, known, said)
+                terms = self._find(message.route(place), above, memory)
+                memory.note(like, left, terms)
             number = terms.number
             if sent and (connects or terms.timed):
                 number = self._connect(terms, (cluster, *terms.further))
-            owner, read_at = self._owner(config, origin) if config else ("", origin)
+            owner, read_at = self._owner(made_from, origin) if made_from else ("", origin)
             routes += (number, called or owner or name, read_at)
         hosts.add(name, domains, routes)
 
@@ -136,11 +163,14 @@ class HostReader:
         self._kinds.append(kind)
         return len(self._kinds) - 1
 
-    def _read(self, message: Message, above: _Above, known: dict[bytes, _Terms], key: bytes) -> _Terms:
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        terms = _read_terms(message, above)
-        terms = known[key] = terms._replace(number=self._kind(terms.kind))
+    def _find(self, message: Message, above: _Above, memory: _Memory) -> _Terms:
+        key = message.key()
+        terms = memory.terms.get(key)
+        if terms is None:
+            if len(memory.terms) >= _REMEMBERED:
+                memory.terms.clear()
+            terms = _read_terms(message, above)
+            terms = memory.terms[key] = terms._replace(number=self._kind(terms.kind))
         return terms
 
     def _owner(self, config: str, origin: str) -> tuple[str, str]:

@@ -116,8 +116,19 @@ class Cursor:
                 # What is cut in two would have to be decoded twice.
                 self._more()
             begin = self._passed + self._position
-            yield self._value()
-            room = max(room, 2 * (self._passed + self._position - begin))
+            try:
+                value, end = _decode(self._text, self._position)
+            except (ValueError, RecursionError):
+                value = self._value()
+            else:
+                if type(value) in _NUMBERS:
+                    value = self._value()
+                else:
+                    self._position = end
+            yield value
+            size = self._passed + self._position - begin
+            if size > room >> 1:
+                room = 2 * size
             comma = _comma(self._text, self._position)
             if comma is not None and comma.end() < len(self._text):
                 self._position = comma.end()
