@@ -16,10 +16,15 @@ __all__ = ["DEFAULT_RETRY_ON", "Budget", "declared_budget", "full_tries", "large
 DEFAULT_RETRY_ON = frozenset({"connect-failure", "refused-stream", "unavailable", "cancelled"})
 """What Istio retries where a VirtualService does not say; 503 has not been among it since 1.24."""
 
-# Conditions that Envoy sees before a try's clock has begun, or (the status codes, when none are named) never. All that
-# is not listed here, unknown names included, can cost a full try each time: a per-try timeout itself is retried under
-# 5xx, gateway-error and reset only, but a server may take its time and then refuse a gRPC call or an HTTP/2 stream.
+# Conditions that Envoy sees before a try's clock has begun, or (the status codes, when none are named) never.
 _EARLY = frozenset({"connect-failure", "reset-before-request", "retriable-status-codes"})
+# Conditions that only a server can meet that refuses a gRPC call or an HTTP/2 stream, as a rule at once. All that is not
+# listed here, unknown names included, can cost a full try each time; a per-try timeout itself is retried under 5xx,
+# gateway-error and reset only.
+_REFUSALS = frozenset(
+    {"refused-stream", "unavailable", "cancelled", "deadline-exceeded", "internal", "resource-exhausted"}
+)
+_ONCE = _EARLY | _REFUSALS
 
 # Envoy doubles the bound of its random back-off with each retry, up to ten times the base.
 _DOUBLINGS = (1, 2, 4, 8)
@@ -81,10 +86,12 @@ class Budget:
 
         With T = timeout, n = attempts, p = per-try timeout, C = connect timeout, b = back-off bounds, D = delay:
 
-        - `tight` is what Envoy can really take: D + T. Without T, it is D + (n+1)(C+p) + sum(b): by Istio's default
-          too, because a server may refuse a gRPC call or an HTTP/2 stream when its time is almost over. Where only what
-          happens before a try is retried (connect-failure, reset-before-request), it is D + (n+1)C + p + sum(b).
-        - `ceiling` is never under it, and never under the sum a VirtualService suggests: D + (T or p) + p * n.
+        - `tight` is what Envoy can really take: D + T. Without T, it is D + (n+1)(C+p) + sum(b) where what is retried
+          can cost a full try, and D + (n+1)C + p + sum(b) where, as by Istio's default, a try that used its time is the
+          last. The latter takes a server at its word: one that refuses a gRPC call or an HTTP/2 stream does so at once.
+        - `ceiling` is never under the sum a VirtualService suggests, D + (T or p) + p * n, and never under tight.
+          Without T it is D + (n+1)(C+p) + sum(b) at least wherever such a refusal is retried, and so has room for one
+          that comes when a try's time is almost over.
 
         Without T, a bound holds until the response's headers: nothing in the mesh bounds the body.
 
@@ -101,23 +108,24 @@ class Budget:
         extra = _seconds("buffer", buffer) + self.delay
         if policy not in ("ceiling", "tight"):
             raise ValueError(f'policy: {policy!r}: must be "ceiling" or "tight"')
-        total = self._ceiling() if policy == "ceiling" else self._tight()
+        total = self._ceiling() if policy == "ceiling" else self._longest(full_tries(self))
         return None if total is None else total + extra
 
     def _ceiling(self) -> float | None:
-        tight = self._tight()
-        if tight is None:
+        longest = self._longest(1 if _EARLY.issuperset(self.retry_on) else self.attempts + 1)
+        if longest is None:
             return None
         per_try = self.per_try_timeout or 0.0
-        return max((self.timeout or per_try) + per_try * self.attempts, tight)
+        return max((self.timeout or per_try) + per_try * self.attempts, longest)
 
-    def _tight(self) -> float | None:
+    def _longest(self, full: int) -> float | None:
+        """What Envoy can take where so many tries use up their time."""
         if self.timeout is not None:
             return self.timeout
         if self.per_try_timeout is None:
             return None
         connecting = (self.attempts + 1) * (self.connect_timeout or 0.0)
-        return full_tries(self) * self.per_try_timeout + connecting + waits(self, self.attempts)
+        return full * self.per_try_timeout + connecting + waits(self, self.attempts)
 
     def __repr__(self) -> str:
         """Only what differs from the default, in a fixed order."""
@@ -130,8 +138,8 @@ class Budget:
 
 
 def full_tries(budget: Budget) -> int:
-    """How many tries can use up the per-try timeout: all, or only the last where none is retried that has begun."""
-    return 1 if _EARLY.issuperset(budget.retry_on) else budget.attempts + 1
+    """How many tries can use up the per-try timeout: all, or only the last where such a try is not retried."""
+    return 1 if _ONCE.issuperset(budget.retry_on) else budget.attempts + 1
 
 
 def waits(budget: Budget, retries: int) -> float:

@@ -1,9 +1,9 @@
 """
 The longest course that a call can take in Envoy, try by try: what makes a budget's tight total. Pure.
 
-With a timeout, everything ends there. Where no try is retried that has begun, all tries but the last one fail while
-they connect, as only such a course reaches the total; where tries have no bound of their own, only the last one is told
-as one that lasts.
+With a timeout, everything ends there. Where a try that used its per-try timeout is not retried, all tries but the last
+one fail while they connect, as only such a course reaches the total; where tries have no bound of their own, only the
+last one is told as one that lasts.
 """
 
 from __future__ import annotations
