@@ -13,7 +13,7 @@ from contextvars import Token
 from typing import Any
 
 from meshaware.propagation.context import Carried, bind, current, reset
-from meshaware.propagation.spans import attach_context, context_getter, detach_context
+from meshaware.propagation.spans import contexts
 
 __all__ = ["boundary", "put_back"]
 
@@ -30,29 +30,29 @@ def boundary(receive: _Receive, send: _Send) -> tuple[_Receive, _Send]:
 
     To be asked before anything is bound for the request.
     """
-    outer, here = current(), context_getter()
+    outer, (here, attach, detach) = current(), contexts()
     traced = here()
 
     async def receive_outside() -> Any:
         token = bind(outer)
-        trace = None if here() is traced else attach_context(traced)
+        trace = None if here() is traced else attach(traced)
         try:
             return await receive()
         finally:
             if put_back(token) and trace is not None:
-                detach_context(trace)
+                detach(trace)
 
     async def send_outside(message: Any) -> None:
         if message["type"] in _BEGINNINGS:
             await send(message)
             return
         token = bind(outer)
-        trace = None if here() is traced else attach_context(traced)
+        trace = None if here() is traced else attach(traced)
         try:
             await send(message)
         finally:
             if put_back(token) and trace is not None:
-                detach_context(trace)
+                detach(trace)
 
     return receive_outside, send_outside
 

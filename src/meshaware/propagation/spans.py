@@ -8,12 +8,11 @@ without tracing does not pay for the import.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import Token
 from functools import cache
 from types import EllipsisType, MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshaware.propagation.fitness import MAX_LIST, fit
 from meshaware.propagation.names import B3, TRACEPARENT, X_B3_SPANID, Pair
@@ -26,11 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arrival",
+    "Contexts",
     "arrival",
-    "attach_context",
     "baggage_as_written",
-    "context_getter",
-    "detach_context",
+    "contexts",
     "live_baggage",
     "live_position",
     "live_trace_headers",
@@ -55,15 +53,14 @@ class Arrival:
             every request whatever the mesh decided. What they call shall not do so as well.
     """
 
-    __slots__ = ("_came", "_position", "baggage", "found", "local", "span")
+    __slots__ = ("_came", "_position", "_span", "baggage", "found", "local")
 
-    def __init__(self, found: Sequence[Pair], *, local: bool = False) -> None:
+    def __init__(self, found: Collection[Pair], *, local: bool = False) -> None:
         self.found = found
         self.local = local
-        self.span: Span | None = None
-        """What stands for the caller's span in OpenTelemetry's context."""
         self.baggage: Mapping[str, object] | None = None
         """What OpenTelemetry has read from the request's baggage; None where it was not asked to."""
+        self._span: Span | None = None
         self._came: Mapping[bytes, bytes] | None = None
         self._position: Position | EllipsisType | None = ...
 
@@ -81,6 +78,15 @@ class Arrival:
             self._position = read_position(self.came)
         return self._position
 
+    @property
+    def span(self) -> Span | None:
+        """What stands for the caller's span in OpenTelemetry's context."""
+        return self._span
+
+    def stands(self, span: Span) -> None:
+        """Note what stands for the caller's span, before `remember`."""
+        self._span = span
+
 
 def tracing_loaded() -> bool:
     """Tell whether there can be a live span at all."""
@@ -92,30 +98,31 @@ def tracing_here() -> bool:
     return tracing_loaded() and bool(_current_context()())
 
 
-def context_getter() -> Callable[[], Context | None]:
-    """Return what tells OpenTelemetry's context, wherever it is called; None where nobody has loaded it."""
-    return _current_context() if tracing_loaded() else _no_context
+class Contexts(NamedTuple):
+    """How to ask for OpenTelemetry's context, to make another one the current one, and to undo that."""
+
+    get_current: Callable[[], Any]
+    attach: Callable[[Any], Any]
+    detach: Callable[[Any], None]
 
 
-def _no_context() -> None:
+def _nothing(*_: object) -> None:
     return None
 
 
-def attach_context(context: Context | None) -> Token[Context] | None:
-    """Make this OpenTelemetry's context and return what `detach_context` takes."""
-    return None if context is None else _attach()(context)
+_NO_CONTEXTS = Contexts(_nothing, _nothing, _nothing)
 
 
-def detach_context(token: Token[Context]) -> None:
-    """Undo `attach_context`."""
-    _detach()(token)
+def contexts() -> Contexts:
+    """Return OpenTelemetry's way with contexts; where nobody has loaded it there is one context, None."""
+    return _loaded_contexts() if "opentelemetry.trace" in sys.modules else _NO_CONTEXTS
 
 
 def remember(context: Context, arrived: Arrival) -> Context:
     """Return an OpenTelemetry context with this request, for `arrival`, and with what stands for its caller's span."""
     entries: dict[str, object] = {**context, _KEY: arrived}
-    if arrived.span is not None:
-        entries[_span_key()] = arrived.span
+    if (span := arrived.span) is not None:
+        entries[_span_key()] = span
     return type(context)(entries)
 
 
@@ -255,17 +262,10 @@ def _current_context() -> Callable[[], Context]:
 
 
 @cache
-def _attach() -> Callable[[Context], Token[Context]]:
-    from opentelemetry.context import attach  # noqa: PLC0415
+def _loaded_contexts() -> Contexts:
+    from opentelemetry import context  # noqa: PLC0415
 
-    return attach
-
-
-@cache
-def _detach() -> Callable[[Token[Context]], None]:
-    from opentelemetry.context import detach  # noqa: PLC0415
-
-    return detach
+    return Contexts(context.get_current, context.attach, context.detach)
 
 
 @cache

@@ -9,17 +9,19 @@ trace headers as they came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from opentelemetry import context as otel
 from opentelemetry import metrics, propagate, trace
-from opentelemetry.trace import NonRecordingSpan, SpanContext
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 
 from meshaware.propagation.boundary import boundary
 from meshaware.propagation.context import current
-from meshaware.propagation.glance import EVEN, LENGTH, denied
-from meshaware.propagation.names import BAGGAGE, FORMATS, TRACEPARENT
+from meshaware.propagation.fitness import fit
+from meshaware.propagation.glance import denied, denied_by
+from meshaware.propagation.names import BAGGAGE, FORMATS, Pair
 from meshaware.propagation.spans import Arrival, remember
 from meshaware.request_copy import copy_request
 from meshaware.telemetry.formats import span_context
@@ -29,6 +31,7 @@ __all__ = ["AsyncClientBypass", "ClientBypass", "ServerBypass", "heeds_the_mesh"
 
 _SAMPLED = 1
 _UNMEASURED = ("_ProxyMeterProvider", "NoOpMeterProvider")
+_METERS = import_module("opentelemetry.metrics._internal")
 _NATIVE = "fastapi.telemetry"
 _READ = FORMATS | {BAGGAGE}
 
@@ -49,7 +52,9 @@ def heeds_the_mesh(provider: object) -> bool:
 
 def _unmeasured() -> bool:
     """Whether nobody counts requests. Asked each time: a MeterProvider may be set after the layers were made."""
-    return type(metrics.get_meter_provider()).__name__ in _UNMEASURED
+    # As long as none is set, `get_meter_provider` looks at the environment; OpenTelemetry's layers had it do so before.
+    provider = getattr(_METERS, "_METER_PROVIDER", ...)
+    return provider is None or type(metrics.get_meter_provider()).__name__ in _UNMEASURED
 
 
 class _ScopeGetter:
@@ -66,16 +71,34 @@ class _ScopeGetter:
 _GETTER: Any = _ScopeGetter()
 
 
-class _CallersSpan(NonRecordingSpan):
-    """Stands for the caller's span, which is read when somebody asks for it: often nobody does."""
+class _Unread(NonRecordingSpan, Arrival):
+    """
+    A request of which nothing was read but that it is not sampled, and what stands for its caller's span.
 
-    def __init__(self, arrived: Arrival) -> None:
-        self._arrived = arrived
+    The headers are looked at when somebody asks for them: often nobody does. It is one object and not two, because two
+    that know each other would be left to the garbage collector, request by request.
+
+    Args:
+        headers: Lower-case names with values, all that came.
+    """
+
+    def __init__(self, headers: Mapping[bytes, bytes]) -> None:
+        Arrival.__init__(self, headers.items())
         self._read: SpanContext | None = None
+
+    @property
+    def span(self) -> Span:
+        return self
+
+    @property
+    def came(self) -> Mapping[bytes, bytes]:
+        if self._came is None:
+            self._came = fit([pair for pair in self.found if pair[0] in FORMATS])
+        return self._came
 
     def get_span_context(self) -> SpanContext:
         if self._read is None:
-            position = self._arrived.position
+            position = self.position
             self._read = trace.INVALID_SPAN_CONTEXT if position is None else span_context(position, _never)
         return self._read
 
@@ -158,25 +181,18 @@ def _path(scope: Any) -> str:
 
 def _unsampled(scope: Any) -> Any:
     """Return the context of a request that arrived unsampled; None for every other one."""
-    headers = scope["headers"]
-    for name, value in headers:
-        # The end of most requests that come sampled, at no further cost.
-        if name == TRACEPARENT and value[-1:] not in EVEN and len(value) == LENGTH:
-            return None
-    found = [pair for pair in headers if pair[0] in _READ]
-    if not found:
-        return None
-    said = denied(found)
+    raw: Sequence[Pair] = scope["headers"]
+    headers = dict(raw)
+    said = denied_by(headers) if len(headers) == len(raw) else denied([pair for pair in raw if pair[0] in _READ])
     if said is False or not _unmeasured():
         return None
+    here = otel.get_current()
     # Called from inside the process it belongs to the caller's span, and OpenTelemetry reads no headers either.
-    if trace.get_current_span() is not trace.INVALID_SPAN:
+    if here and trace.get_current_span(here) is not trace.INVALID_SPAN:
         return None
     if said and propagate.get_global_textmap() is installed():
-        arrived = Arrival([pair for pair in found if pair[0] != BAGGAGE])
-        arrived.span = _CallersSpan(arrived)
-        return remember(otel.get_current(), arrived)
-    context = propagate.extract(scope, otel.get_current(), _GETTER)
+        return remember(here, _Unread(headers))
+    context = propagate.extract(scope, here, _GETTER)
     position = trace.get_current_span(context).get_span_context()
     return context if position.is_valid and not position.trace_flags & _SAMPLED else None
 

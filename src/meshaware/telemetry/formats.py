@@ -89,7 +89,7 @@ class TraceFormat(TextMapPropagator):
         position = arrived.position
         # A decision for sampling that came alone, or one against it that does not hold here, has no span.
         if position is not None and (position.trace_id or not (position.flags or self._local)):
-            arrived.span = NonRecordingSpan(span_context(position, self._samples))
+            arrived.stands(NonRecordingSpan(span_context(position, self._samples)))
         # Whoever came before in a list of propagators may have believed what is not to be believed.
         if arrived.span is None and any(name in FORMATS for name, _ in found):
             context = set_span_in_context(INVALID_SPAN, context)
