@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from opentelemetry import trace
+from opentelemetry.context import get_current
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -107,8 +108,8 @@ def _made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     passed: list[object] = []
     judge = bypass._unsampled
 
-    def watched(scope: Any) -> Any:
-        context = judge(scope)
+    def watched(scope: Any, here: Any) -> Any:
+        context = judge(scope, here)
         if context is not None:
             passed.append(context)
         return context
@@ -259,9 +260,9 @@ def test_a_call_from_inside_the_process_belongs_to_its_callers_span(
     """As with OpenTelemetry's layer, which reads no headers below a live span."""
     app = service(traces)
     scope = {"type": "http", "path": "/", "headers": [(b"traceparent", NO["traceparent"].encode())]}
-    assert bypass._unsampled(scope) is not None
+    assert bypass._unsampled(scope, get_current()) is not None
     with traces.provider.get_tracer("test").start_as_current_span("caller"):
-        assert bypass._unsampled(scope) is None
+        assert bypass._unsampled(scope, get_current()) is None
     FastAPIInstrumentor.uninstrument_app(app)
 
 

@@ -13,9 +13,9 @@ from contextvars import Token
 from typing import Any
 
 from meshaware.propagation.context import Carried, bind, current, reset
-from meshaware.propagation.spans import contexts
+from meshaware.propagation.spans import Contexts, contexts
 
-__all__ = ["boundary", "put_back"]
+__all__ = ["boundary", "outside", "put_back"]
 
 # A server writes its access log where an answer begins, and that shall tell of this request.
 _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start")
@@ -30,8 +30,24 @@ def boundary(receive: _Receive, send: _Send) -> tuple[_Receive, _Send]:
 
     To be asked before anything is bound for the request.
     """
-    outer, (here, attach, detach) = current(), contexts()
-    traced = here()
+    ways = contexts()
+    return outside(receive, send, current(), ways.get_current(), ways)
+
+
+def outside(
+    receive: _Receive, send: _Send, outer: Carried | None, traced: object, ways: Contexts
+) -> tuple[_Receive, _Send]:
+    """
+    Do what `boundary` does, for whoever knows what is around the request.
+
+    Args:
+        receive: The server's.
+        send: The server's.
+        outer: What is carried around the request.
+        traced: OpenTelemetry's context around the request.
+        ways: As `contexts` returns them.
+    """
+    here, attach, detach = ways
 
     async def receive_outside() -> Any:
         token = bind(outer)
@@ -51,7 +67,12 @@ def boundary(receive: _Receive, send: _Send) -> tuple[_Receive, _Send]:
         try:
             await send(message)
         finally:
-            if put_back(token) and trace is not None:
+            # As `put_back` does, for every request.
+            try:
+                reset(token)
+            except ValueError:
+                trace = None
+            if trace is not None:
                 detach(trace)
 
     return receive_outside, send_outside

@@ -7,7 +7,7 @@ The values were written by whoever called, so each is hostile until looked at.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from meshaware.propagation import b3, w3c
@@ -95,7 +95,7 @@ def is_fit(name: bytes, value: bytes) -> bool:
     return len(value) <= limit and bool(valid(value))
 
 
-def fit(found: Collection[Pair]) -> dict[bytes, bytes]:
+def fit(found: Sequence[Pair]) -> dict[bytes, bytes]:
     """
     Return what may go out of what came in: verbatim, each name once, in the order of arrival.
 

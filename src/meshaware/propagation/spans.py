@@ -8,8 +8,9 @@ without tracing does not pay for the import.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from types import EllipsisType, MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TraceState
 
 __all__ = [
+    "ARRIVAL_KEY",
     "Arrival",
     "Contexts",
     "arrival",
@@ -33,6 +35,7 @@ __all__ = [
     "live_position",
     "live_trace_headers",
     "remember",
+    "span_key",
     "tracing_here",
     "tracing_loaded",
     "without_client_spans",
@@ -40,7 +43,8 @@ __all__ = [
 
 _SAMPLED = 1
 _POSITIONS = (TRACEPARENT, X_B3_SPANID, B3)
-_KEY = "meshaware-arrival"
+ARRIVAL_KEY = "meshaware-arrival"
+"""Under which key OpenTelemetry's contexts have their request."""
 
 
 class Arrival:
@@ -55,7 +59,7 @@ class Arrival:
 
     __slots__ = ("_came", "_position", "_span", "baggage", "found", "local")
 
-    def __init__(self, found: Collection[Pair], *, local: bool = False) -> None:
+    def __init__(self, found: Sequence[Pair], *, local: bool = False) -> None:
         self.found = found
         self.local = local
         self.baggage: Mapping[str, object] | None = None
@@ -84,7 +88,7 @@ class Arrival:
         return self._span
 
     def stands(self, span: Span) -> None:
-        """Note what stands for the caller's span, before `remember`."""
+        """Note what stands for the caller's span; before `remember`."""
         self._span = span
 
 
@@ -95,11 +99,18 @@ def tracing_loaded() -> bool:
 
 def tracing_here() -> bool:
     """Tell whether OpenTelemetry's context holds anything here: a span, baggage, an arrival."""
-    return tracing_loaded() and bool(_current_context()())
+    return tracing_loaded() and bool(_loaded_contexts().get_current())
 
 
 class Contexts(NamedTuple):
-    """How to ask for OpenTelemetry's context, to make another one the current one, and to undo that."""
+    """
+    OpenTelemetry's way with contexts.
+
+    Attributes:
+        get_current: Returns the current one.
+        attach: Makes another one the current one, and returns a token.
+        detach: Undoes that. May raise a ValueError where the token is of another task or thread.
+    """
 
     get_current: Callable[[], Any]
     attach: Callable[[Any], Any]
@@ -120,15 +131,15 @@ def contexts() -> Contexts:
 
 def remember(context: Context, arrived: Arrival) -> Context:
     """Return an OpenTelemetry context with this request, for `arrival`, and with what stands for its caller's span."""
-    entries: dict[str, object] = {**context, _KEY: arrived}
+    entries: dict[str, object] = {**context, ARRIVAL_KEY: arrived}
     if (span := arrived.span) is not None:
-        entries[_span_key()] = span
+        entries[span_key()] = span
     return type(context)(entries)
 
 
 def arrival(context: Context | None = None) -> Arrival | None:
     """Return what meshaware's propagator has read from the request in this OpenTelemetry context, or None."""
-    found = _get_value()(_KEY, context)
+    found = _get_value()(ARRIVAL_KEY, context)
     return found if isinstance(found, Arrival) else None
 
 
@@ -245,7 +256,7 @@ def without_client_spans() -> AbstractContextManager[None]:
 
 
 @cache
-def _span_key() -> str:
+def span_key() -> str:
     """Under which key OpenTelemetry's contexts have their span: one context, not two, is made for a request."""
     from opentelemetry.context import Context  # noqa: PLC0415
     from opentelemetry.trace import INVALID_SPAN, set_span_in_context  # noqa: PLC0415
@@ -255,16 +266,15 @@ def _span_key() -> str:
 
 
 @cache
-def _current_context() -> Callable[[], Context]:
-    from opentelemetry.context import get_current  # noqa: PLC0415
-
-    return get_current
-
-
-@cache
 def _loaded_contexts() -> Contexts:
     from opentelemetry import context  # noqa: PLC0415
+    from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext  # noqa: PLC0415
 
+    # Two calls deep it is a context variable, unless OTEL_PYTHON_CONTEXT names something else.
+    runtime = getattr(context, "_RUNTIME_CONTEXT", None)
+    variable = getattr(runtime, "_current_context", None)
+    if type(runtime) is ContextVarsRuntimeContext and isinstance(variable, ContextVar):
+        return Contexts(variable.get, variable.set, variable.reset)
     return Contexts(context.get_current, context.attach, context.detach)
 
 

@@ -6,7 +6,7 @@ The instrumentation packages are imported only when there is an application.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any, cast
 
@@ -76,6 +76,7 @@ def instrument_app(
     app.build_middleware_stack = lambda: _insert(build(), layer)
     if app.middleware_stack is not None:
         app.middleware_stack = _insert(app.middleware_stack, layer)
+    _settle(app)
     return True
 
 
@@ -146,6 +147,18 @@ def _starlette_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
 
     setattr(app, _MARK, True)
     return lambda core: middleware(core, default_span_details=details, **arguments)
+
+
+def _settle(app: Any) -> None:
+    """
+    Tell FastAPI's own telemetry what it would find out for every request: that it steps aside.
+
+    As `FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})` does. An application whose
+    telemetry exports by itself keeps what it asked for.
+    """
+    native = getattr(app, "_telemetry", None)
+    if isinstance(native, MutableMapping) and not exports_natively(app):
+        cast("MutableMapping[str, object]", native).update(tracing=False, metrics=False, logs=False)
 
 
 def exports_natively(app: Any) -> bool:
