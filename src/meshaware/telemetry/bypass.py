@@ -155,6 +155,8 @@ class ServerBypass:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        # A FastAPI application that is mounted takes the request for one that is looked after.
+        scope[_NATIVE] = None
         get_current, attach, detach = _WAYS
         here: Context = get_current()
         if kind == "http" and current() is None:
@@ -162,16 +164,11 @@ class ServerBypass:
             receive, send = outside(receive, send, None, here, _WAYS)
         context = _unsampled(scope, here) if self._heed else None
         if context is None:
-            if scope["path"].endswith(self._ends) and _path(scope) in self._quiet:
-                scope[_NATIVE] = None
-                await self._plain(scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
+            quiet = scope["path"].endswith(self._ends) and _path(scope) in self._quiet
+            await (self._plain if quiet else self.app)(scope, receive, send)
             return
         if self._saw is not None:
             self._saw(False)  # noqa: FBT003 (what was seen is just this)
-        # A FastAPI application that is mounted takes the request for one that is looked after.
-        scope[_NATIVE] = None
         token = attach(context)
         closed = False
         try:

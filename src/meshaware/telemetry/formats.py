@@ -185,6 +185,9 @@ def read_pairs(carrier: Any, getter: Any, names: Names, asked: Iterable[bytes]) 
     """
     raw = _raw(carrier)
     if raw is not None:
+        if isinstance(carrier, dict):
+            # Of an ASGI server, whose names are lower-case.
+            return [pair for pair in raw if pair[0] in names]
         return [(key, value) for name, value in raw if (key := name.lower()) in names]
     keys: list[str] = getter.keys(carrier) or [name.decode() for name in asked]
     found: list[Pair] = []

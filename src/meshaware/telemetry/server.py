@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Span, TracerProvider
+from opentelemetry.trace import TracerProvider
 
 from meshaware.errors import SettingsError
 from meshaware.telemetry.watch import watch_of
@@ -19,7 +19,6 @@ from meshaware.telemetry.watch import watch_of
 __all__ = ["exports_natively", "instrument_app"]
 
 _MARK = "_is_instrumented_by_opentelemetry"
-_NATIVE = "fastapi.telemetry"
 # A server span says that a message was received or sent; two more spans that say it again help nobody.
 _NOISE = ["receive", "send"]
 
@@ -67,7 +66,6 @@ def instrument_app(
         "meter_provider": meters,
         "excluded_urls": excluded_urls,
         "exclude_spans": _NOISE,
-        "server_request_hook": _silence_mounted,
     }
     is_fastapi = any(cls.__module__.partition(".")[0] == "fastapi" for cls in type(app).__mro__)
     build: Callable[[], Any] = app.build_middleware_stack
@@ -165,12 +163,3 @@ def exports_natively(app: Any) -> bool:
     """Say whether FastAPI adds an exporter of its own when it starts, as `FASTAPI_OTEL_AUTO_CONFIGURE` asks it to."""
     native = getattr(app, "_telemetry", None)
     return isinstance(native, Mapping) and cast("Mapping[str, object]", native).get("auto_configure") is True
-
-
-def _silence_mounted(_: Span, scope: dict[str, Any]) -> None:
-    """
-    Keep a mounted FastAPI application from making a second server span.
-
-    With this key in the scope it takes the request for one that is looked after.
-    """
-    scope[_NATIVE] = None
