@@ -39,8 +39,12 @@ def valid_tracestate(value: bytes) -> bool:
     """Tell whether the value is a list of 1 to 32 members, each key once; empty members do not count."""
     if _TRACESTATE.fullmatch(value) is None:
         return False
-    if b"," not in value:
+    first, comma, rest = value.partition(b",")
+    if not comma:
         return True
+    if b"," not in rest:
+        # Most lists are no longer, and at most one of the two is empty.
+        return first.partition(b"=")[0].strip(b" \t") != rest.partition(b"=")[0].strip(b" \t")
     members = value.split(b",")
     keys = {member.partition(b"=")[0].strip(b" \t") for member in members}
     if b"" in keys:
