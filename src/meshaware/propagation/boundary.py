@@ -15,7 +15,7 @@ from typing import Any
 from meshaware.propagation.context import Carried, bind, current, reset
 from meshaware.propagation.spans import Contexts, contexts
 
-__all__ = ["boundary", "outside", "put_back"]
+__all__ = ["boundary", "put_back"]
 
 # A server writes its access log where an answer begins, and that shall tell of this request.
 _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start")
@@ -24,30 +24,19 @@ _Receive = Callable[[], Awaitable[Any]]
 _Send = Callable[[Any], Awaitable[None]]
 
 
-def boundary(receive: _Receive, send: _Send) -> tuple[_Receive, _Send]:
+def boundary(receive: _Receive, send: _Send, ways: Contexts | None = None) -> tuple[_Receive, _Send]:
     """
     Return a request's `receive` and `send` (ASGI 3.0) so that the server's code runs with what is carried now.
 
     To be asked before anything is bound for the request.
-    """
-    ways = contexts()
-    return outside(receive, send, current(), ways.get_current(), ways)
-
-
-def outside(
-    receive: _Receive, send: _Send, outer: Carried | None, traced: object, ways: Contexts
-) -> tuple[_Receive, _Send]:
-    """
-    Do what `boundary` does, for whoever knows what is around the request.
 
     Args:
         receive: The server's.
         send: The server's.
-        outer: What is carried around the request.
-        traced: OpenTelemetry's context around the request.
-        ways: As `contexts` returns them.
+        ways: What `contexts` returns, from whoever has it.
     """
-    here, attach, detach = ways
+    here, attach, detach = contexts() if ways is None else ways
+    outer, traced = current(), here()
 
     async def receive_outside() -> Any:
         token = bind(outer)

@@ -18,7 +18,7 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 
-from meshaware.propagation.boundary import outside
+from meshaware.propagation.boundary import boundary
 from meshaware.propagation.context import current
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.glance import denied, denied_by
@@ -161,7 +161,7 @@ class ServerBypass:
         here: Context = get_current()
         if kind == "http" and current() is None:
             # With a mesh layer outside this one, that has done it.
-            receive, send = outside(receive, send, None, here, _WAYS)
+            receive, send = boundary(receive, send, _WAYS)
         context = _unsampled(scope, here) if self._heed else None
         if context is None:
             quiet = scope["path"].endswith(self._ends) and _path(scope) in self._quiet
