@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from meshaware.propagation.context import attach, bind_headers, outbound_headers
 from meshaware.propagation import spans as module
+from meshaware.propagation.context import attach, bind_headers, outbound_headers
 from meshaware.propagation.spans import (
     contexts,
     live_baggage,
