@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from types import EllipsisType, MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from meshaware.propagation.fitness import MAX_LIST, fit
 from meshaware.propagation.names import B3, TRACEPARENT, X_B3_SPANID, Pair
@@ -274,7 +274,8 @@ def _loaded_contexts() -> Contexts:
     runtime = getattr(context, "_RUNTIME_CONTEXT", None)
     variable = getattr(runtime, "_current_context", None)
     if type(runtime) is ContextVarsRuntimeContext and isinstance(variable, ContextVar):
-        return Contexts(variable.get, variable.set, variable.reset)
+        kept = cast("ContextVar[Context]", variable)
+        return Contexts(kept.get, kept.set, kept.reset)
     return Contexts(context.get_current, context.attach, context.detach)
 
 
