@@ -58,7 +58,7 @@ def test_without_a_timeout_what_is_retried_decides() -> None:
     assert early.total(0.0) == 3.0
 
 
-@pytest.mark.parametrize("condition", sorted(DEFAULT_RETRY_ON - {"connect-failure"}) + ["internal"])
+@pytest.mark.parametrize("condition", [*sorted(DEFAULT_RETRY_ON - {"connect-failure"}), "internal"])
 def test_the_ceiling_has_room_for_refusals_that_come_late(condition: str) -> None:
     """A server that thinks about a gRPC call or a stream until a try is almost over: each try and each wait counts."""
     budget = Budget(attempts=2, per_try_timeout=1.0, retry_on={condition}, connect_timeout=0.5, backoff=1.0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshaware.propagation.fitness import fit
-from meshaware.propagation.glance import denied
+from meshaware.propagation.glance import denied, denied_by
 from meshaware.propagation.position import read_position
 
 TRACE, SPAN = "463ac35c9f6413ad48485a3953bb6124", "a2fb4a1d1a96d312"
@@ -38,6 +38,15 @@ MULTI = [("x-b3-traceid", TRACE), ("x-b3-spanid", SPAN)]
 )
 def test_a_glance_tells_or_does_not(pairs: list[tuple[str, str]], verdict: bool | None) -> None:
     assert denied([(name.encode(), value.encode()) for name, value in pairs]) is verdict
+
+
+@pytest.mark.parametrize("more", [{}, {b"host": b"orders:8080", b"x-user-type": b"premium", b"cookie": b"b3=1"}])
+def test_other_headers_beside_those_of_the_trace_change_nothing(more: dict[bytes, bytes]) -> None:
+    line = NO[1].encode()
+    assert denied_by({b"traceparent": line, **more}) is True
+    assert denied_by({b"traceparent": line, b"baggage": b"a=1", **more}) is None
+    assert denied_by({b"traceparent": line[:-1] + b"1", **more}) is False
+    assert denied_by(more) is False
 
 
 NAMES = ["traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags", "baggage"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context.context import Context, _RuntimeContext  # pyright: ignore[reportPrivateUsage]
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.propagators.b3 import B3MultiFormat, B3SingleFormat
 from opentelemetry.sdk.trace import TracerProvider
@@ -16,8 +17,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from meshaware.propagation import spans as module
 from meshaware.propagation.context import attach, bind_headers, outbound_headers
 from meshaware.propagation.spans import (
+    contexts,
     live_baggage,
     live_position,
     live_trace_headers,
@@ -351,3 +354,46 @@ def test_baggage_that_the_application_removed_does_not_go_out() -> None:
             context.detach(inner)
     finally:
         context.detach(token)
+
+
+class OtherContexts(_RuntimeContext):
+    """Keeps OpenTelemetry's contexts where OTEL_PYTHON_CONTEXT may have them kept."""
+
+    def __init__(self) -> None:
+        self.all = [Context()]
+
+    def attach(self, context: Context) -> Any:
+        self.all.append(context)
+        return len(self.all)
+
+    def get_current(self) -> Context:
+        return self.all[-1]
+
+    def detach(self, token: Any) -> None:
+        del self.all[token - 1 :]
+
+
+@pytest.mark.parametrize("kept", [None, OtherContexts()])
+def test_the_current_context_is_the_one_that_opentelemetry_tells(
+    monkeypatch: pytest.MonkeyPatch, kept: OtherContexts | None
+) -> None:
+    """Wherever it is kept."""
+    if kept is not None:
+        monkeypatch.setattr(context, "_RUNTIME_CONTEXT", kept)
+    loaded: Any = getattr(module, "_loaded_contexts")  # noqa: B009 (pyright minds the other way)
+    loaded.cache_clear()
+    try:
+        get_current, attach_context, detach_context = contexts()
+        assert get_current() is context.get_current()
+        other = Context({"a": 1})
+        token = attach_context(other)
+        assert context.get_current() is get_current() is other
+        detach_context(token)
+        assert context.get_current() is get_current() is not other
+    finally:
+        loaded.cache_clear()
+
+
+def test_where_nobody_has_loaded_opentelemetry_there_is_one_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace")
+    assert contexts().get_current() is None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshaware.propagation.w3c import match_traceparent, tracestate_members, valid_tracestate
+from meshaware.propagation.w3c import match_denial, match_traceparent, tracestate_members, valid_tracestate
 
 TRACE, SPAN = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
 
@@ -85,6 +85,20 @@ def test_a_traceparent_is_never_valid_by_accident(value: bytes) -> None:
         and not re.search(rb"[^!-~]", value)
     )
     assert bool(match_traceparent(value)) == expected
+
+
+@given(
+    st.sampled_from([b"00", b"01", b"cc", b"ff"]),
+    st.sampled_from([TRACE, TRACE.upper(), b"0" * 32, TRACE[1:]]),
+    st.sampled_from([SPAN, b"0" * 16, SPAN + b"0"]),
+    st.binary(max_size=3) | st.integers(0, 255).map(lambda flags: b"%02x" % flags),
+)
+def test_a_denial_is_a_traceparent_of_version_00_whose_flags_do_not_sample(
+    version: bytes, trace: bytes, span: bytes, flags: bytes
+) -> None:
+    value = b"-".join((version, trace, span, flags))
+    expected = version == b"00" and bool(match_traceparent(value)) and not int(flags, 16) & 1
+    assert bool(match_denial(value)) == expected
 
 
 KEY = b"abcdefghijklmnopqrstuvwxyz0123456789_-*/"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from opentelemetry import trace
+from opentelemetry.context import get_current
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -23,6 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, DEFAULT_ON, ParentBased, Sampler, TraceIdRatioBased
 
 from meshaware import MeshSettings, RouteTable, create_async_client, create_client, outbound_headers, setup_telemetry
+from meshaware.propagation.spans import arrival
 from meshaware.telemetry import bypass as module
 from meshaware.telemetry.bypass import ServerBypass, heeds_the_mesh
 from meshaware.telemetry.sampling import Sampling, make_sampler
@@ -107,8 +110,8 @@ def _made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     passed: list[object] = []
     judge = bypass._unsampled
 
-    def watched(scope: Any) -> Any:
-        context = judge(scope)
+    def watched(scope: Any, here: Any) -> Any:
+        context = judge(scope, here)
         if context is not None:
             passed.append(context)
         return context
@@ -259,10 +262,51 @@ def test_a_call_from_inside_the_process_belongs_to_its_callers_span(
     """As with OpenTelemetry's layer, which reads no headers below a live span."""
     app = service(traces)
     scope = {"type": "http", "path": "/", "headers": [(b"traceparent", NO["traceparent"].encode())]}
-    assert bypass._unsampled(scope) is not None
+    assert bypass._unsampled(scope, get_current()) is not None
     with traces.provider.get_tracer("test").start_as_current_span("caller"):
-        assert bypass._unsampled(scope) is None
+        assert bypass._unsampled(scope, get_current()) is None
     FastAPIInstrumentor.uninstrument_app(app)
+
+
+def test_a_header_that_came_twice_keeps_no_request_from_passing_by(service: Callable[..., FastAPI]) -> None:
+    """But for those of the trace: two of `traceparent` are none."""
+    service(Traces())
+    line = (b"traceparent", NO["traceparent"].encode())
+    cookies = [(b"cookie", b"a=1"), (b"cookie", b"b=2")]
+    assert bypass._unsampled({"headers": [line, *cookies]}, get_current()) is not None
+    assert bypass._unsampled({"headers": [line, line]}, get_current()) is None
+
+
+def test_a_request_that_passed_by_tells_of_its_caller_when_it_is_asked(service: Callable[..., FastAPI]) -> None:
+    """And no other header than those of the trace is taken for what arrived."""
+    service(Traces())
+    raw = [(name.encode(), value.encode()) for name, value in NO.items()]
+    context = bypass._unsampled({"headers": [(b"host", b"orders"), *raw]}, get_current())
+    arrived, span = arrival(context), trace.get_current_span(context)
+    assert arrived is not None
+    assert arrived.span is span
+    assert arrived.came == dict(raw)
+    assert format(span.get_span_context().trace_id, "032x") == TRACE
+    assert span.get_span_context().is_remote
+    assert not span.is_recording()
+    assert TRACE in repr(span)
+
+
+def test_a_request_that_passed_by_leaves_nothing_to_the_garbage_collector(
+    service: Callable[..., FastAPI], made: list[object]
+) -> None:
+    service(Traces())
+    scope = {"headers": [(name.encode(), value.encode()) for name, value in NO.items()]}
+    gc.disable()
+    try:
+        context = bypass._unsampled(scope, get_current())
+        kept = weakref.ref(trace.get_current_span(context))
+        assert trace.get_current_span(context).get_span_context().is_valid
+        made.clear()
+        del context
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_formats_that_somebody_chose_are_asked(

@@ -141,6 +141,26 @@ def test_native_telemetry_of_fastapi_does_not_double_spans(spans: Any) -> None:
     assert spans.names() == ["GET /items/{item}", "GET /mounted"]
 
 
+@pytest.mark.parametrize("exports", [False, True])
+def test_native_telemetry_is_told_that_it_steps_aside_unless_it_exports(spans: Any, *, exports: bool) -> None:
+    """So that it does not look for OpenTelemetry's layer in every request."""
+    trace.set_tracer_provider(spans.provider)
+    app: Any = FastAPI(telemetry={"auto_configure": exports})
+    native = getattr(app, "_native_telemetry")  # noqa: B009 (pyright minds the other way)
+    assert native.enabled()
+    instrument_app(app, spans.provider)
+    assert native.enabled() is exports
+
+
+def test_a_mounted_application_makes_no_span_where_the_outer_one_is_to_make_none(spans: Any) -> None:
+    trace.set_tracer_provider(spans.provider)
+    app = shop()
+    app.mount("/mounted", shop())
+    instrument_app(app, spans.provider, excluded_urls="/mounted")
+    get(app, "/mounted/items/43")
+    assert spans.names() == []
+
+
 def test_health_endpoints_and_excluded_urls_make_no_spans(spans: Any) -> None:
     app = shop()
     instrument_app(app, spans.provider, HEALTH, "/items/quiet,/items/silent$")

@@ -11,7 +11,7 @@ from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
 from meshaware.flavours import detect
 from meshaware.propagation.boundary import boundary, put_back
 from meshaware.propagation.context import Carried, bind
-from meshaware.propagation.fitness import is_fit
+from meshaware.propagation.fitness import rule_of
 from meshaware.propagation.headers import HeaderSet
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.inbound import mark
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MeshMiddleware"]
 
 _CARRYING = ("http", "websocket")
+_ID = rule_of(REQUEST_ID)
 
 
 class MeshMiddleware:
@@ -93,5 +94,5 @@ class MeshMiddleware:
 def _brings_id(found: Iterable[Pair]) -> bool:
     for name, value in found:
         if name == REQUEST_ID and (usable := value.strip()):
-            return is_fit(name, usable)
+            return len(usable) <= _ID.limit and bool(_ID.valid(usable))
     return False

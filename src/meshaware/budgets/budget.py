@@ -18,8 +18,8 @@ DEFAULT_RETRY_ON = frozenset({"connect-failure", "refused-stream", "unavailable"
 
 # Conditions that Envoy sees before a try's clock has begun, or (the status codes, when none are named) never.
 _EARLY = frozenset({"connect-failure", "reset-before-request", "retriable-status-codes"})
-# Conditions that only a server can meet that refuses a gRPC call or an HTTP/2 stream, as a rule at once. All that is not
-# listed here, unknown names included, can cost a full try each time; a per-try timeout itself is retried under 5xx,
+# Conditions that only a server can meet that refuses a gRPC call or an HTTP/2 stream, as a rule at once. All that is
+# not listed here, unknown names included, can cost a full try each time; a per-try timeout itself is retried under 5xx,
 # gateway-error and reset only.
 _REFUSALS = frozenset(
     {"refused-stream", "unavailable", "cancelled", "deadline-exceeded", "internal", "resource-exhausted"}

@@ -12,7 +12,7 @@ import re
 
 __all__ = ["FLAGS", "SAMPLED", "match_b3", "match_span_id", "match_trace_id"]
 
-_TRACE_ID = rb"(?!0+(?![0-9a-f]))(?:[0-9a-f]{16}){1,2}"
+_TRACE_ID = rb"(?!0+(?![0-9a-f]))[0-9a-f]{16}(?:[0-9a-f]{16})?"
 _SPAN_ID = rb"(?!0{16})[0-9a-f]{16}"
 
 match_trace_id = re.compile(_TRACE_ID).fullmatch

@@ -13,7 +13,7 @@ from contextvars import Token
 from typing import Any
 
 from meshaware.propagation.context import Carried, bind, current, reset
-from meshaware.propagation.spans import attach_context, context_getter, detach_context
+from meshaware.propagation.spans import Contexts, contexts
 
 __all__ = ["boundary", "put_back"]
 
@@ -24,35 +24,45 @@ _Receive = Callable[[], Awaitable[Any]]
 _Send = Callable[[Any], Awaitable[None]]
 
 
-def boundary(receive: _Receive, send: _Send) -> tuple[_Receive, _Send]:
+def boundary(receive: _Receive, send: _Send, ways: Contexts | None = None) -> tuple[_Receive, _Send]:
     """
     Return a request's `receive` and `send` (ASGI 3.0) so that the server's code runs with what is carried now.
 
     To be asked before anything is bound for the request.
+
+    Args:
+        receive: The server's.
+        send: The server's.
+        ways: What `contexts` returns, from whoever has it.
     """
-    outer, here = current(), context_getter()
-    traced = here()
+    here, attach, detach = contexts() if ways is None else ways
+    outer, traced = current(), here()
 
     async def receive_outside() -> Any:
         token = bind(outer)
-        trace = None if here() is traced else attach_context(traced)
+        trace = None if here() is traced else attach(traced)
         try:
             return await receive()
         finally:
             if put_back(token) and trace is not None:
-                detach_context(trace)
+                detach(trace)
 
     async def send_outside(message: Any) -> None:
         if message["type"] in _BEGINNINGS:
             await send(message)
             return
         token = bind(outer)
-        trace = None if here() is traced else attach_context(traced)
+        trace = None if here() is traced else attach(traced)
         try:
             await send(message)
         finally:
-            if put_back(token) and trace is not None:
-                detach_context(trace)
+            # As `put_back` does, for every request.
+            try:
+                reset(token)
+            except ValueError:
+                trace = None
+            if trace is not None:
+                detach(trace)
 
     return receive_outside, send_outside
 

@@ -6,7 +6,7 @@ Most requests in a mesh say so. Where it takes more than a glance to tell, nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from meshaware.propagation.b3 import match_span_id, match_trace_id
 from meshaware.propagation.names import (
@@ -19,16 +19,17 @@ from meshaware.propagation.names import (
     X_B3_TRACEID,
     Pair,
 )
-from meshaware.propagation.w3c import match_traceparent
+from meshaware.propagation.w3c import match_denial
 
-__all__ = ["EVEN", "LENGTH", "denied"]
+__all__ = ["denied", "denied_by"]
 
-LENGTH = 55
-"""Of a `traceparent` of version 00."""
-EVEN = b"02468ace"
-"""The last digits of flags that deny sampling."""
+# Of a `traceparent` of version 00.
+_LENGTH = 55
+# The last digits of flags that deny sampling.
+_EVEN = b"02468ace"
 _NO = (b"0", b"false")
 _NEVER_PLAIN = (BAGGAGE, B3)
+_BESIDE = frozenset({BAGGAGE, B3, X_B3_TRACEID})
 
 
 def denied(found: Sequence[Pair]) -> bool | None:
@@ -43,14 +44,21 @@ def denied(found: Sequence[Pair]) -> bool | None:
         that makes it doubtful. False where `traceparent` samples, or no header denies. None where one has to read.
     """
     headers = dict(found)
-    if len(headers) != len(found):
-        return None
+    return denied_by(headers) if len(headers) == len(found) else None
+
+
+def denied_by(headers: Mapping[bytes, bytes]) -> bool | None:
+    """
+    Tell it from headers of which none came twice; others may be among them.
+
+    Args:
+        headers: Lower-case names with values.
+    """
     line = headers.get(TRACEPARENT)
     if line is not None:
-        if line[-1:] not in EVEN:
-            return False if len(line) == LENGTH else None
-        plain = len(line) == LENGTH and X_B3_TRACEID not in headers and match_traceparent(line) is not None
-        return True if plain and headers.keys().isdisjoint(_NEVER_PLAIN) else None
+        if match_denial(line) is not None:
+            return True if headers.keys().isdisjoint(_BESIDE) else None
+        return False if len(line) == _LENGTH and line[-1:] not in _EVEN else None
     sampled = headers.get(X_B3_SAMPLED)
     if sampled not in _NO:
         return None if B3 in headers else False

@@ -83,8 +83,7 @@ def load(came: Mapping[bytes, bytes], *, one: bool = False) -> Cargo:
         behind = SETS["b3"]
     elif B3 in came and X_B3_TRACEID in came:
         behind = X_B3_NAMES if single_is_newer(came) else _B3_ALONE
-    pairs = came.items() if behind.isdisjoint(came) else [pair for pair in came.items() if pair[0] not in behind]
-    goes = tuple(pairs)
+    goes = tuple([pair for pair in came.items() if pair[0] not in behind] if behind else came.items())
     return Cargo(came, goes, Changes(goes, _NONE))
 
 

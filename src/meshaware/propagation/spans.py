@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import Token
+from contextvars import ContextVar
 from functools import cache
 from types import EllipsisType, MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from meshaware.propagation.fitness import MAX_LIST, fit
 from meshaware.propagation.names import B3, TRACEPARENT, X_B3_SPANID, Pair
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TraceState
 
 __all__ = [
+    "ARRIVAL_KEY",
     "Arrival",
+    "Contexts",
     "arrival",
-    "attach_context",
     "baggage_as_written",
-    "context_getter",
-    "detach_context",
+    "contexts",
     "live_baggage",
     "live_position",
     "live_trace_headers",
     "remember",
+    "span_key",
     "tracing_here",
     "tracing_loaded",
     "without_client_spans",
@@ -42,7 +43,8 @@ __all__ = [
 
 _SAMPLED = 1
 _POSITIONS = (TRACEPARENT, X_B3_SPANID, B3)
-_KEY = "meshaware-arrival"
+ARRIVAL_KEY = "meshaware-arrival"
+"""Under which key OpenTelemetry's contexts have their request."""
 
 
 class Arrival:
@@ -55,15 +57,14 @@ class Arrival:
             every request whatever the mesh decided. What they call shall not do so as well.
     """
 
-    __slots__ = ("_came", "_position", "baggage", "found", "local", "span")
+    __slots__ = ("_came", "_position", "_span", "baggage", "found", "local")
 
     def __init__(self, found: Sequence[Pair], *, local: bool = False) -> None:
         self.found = found
         self.local = local
-        self.span: Span | None = None
-        """What stands for the caller's span in OpenTelemetry's context."""
         self.baggage: Mapping[str, object] | None = None
         """What OpenTelemetry has read from the request's baggage; None where it was not asked to."""
+        self._span: Span | None = None
         self._came: Mapping[bytes, bytes] | None = None
         self._position: Position | EllipsisType | None = ...
 
@@ -81,6 +82,15 @@ class Arrival:
             self._position = read_position(self.came)
         return self._position
 
+    @property
+    def span(self) -> Span | None:
+        """What stands for the caller's span in OpenTelemetry's context."""
+        return self._span
+
+    def stands(self, span: Span) -> None:
+        """Note what stands for the caller's span; before `remember`."""
+        self._span = span
+
 
 def tracing_loaded() -> bool:
     """Tell whether there can be a live span at all."""
@@ -89,39 +99,47 @@ def tracing_loaded() -> bool:
 
 def tracing_here() -> bool:
     """Tell whether OpenTelemetry's context holds anything here: a span, baggage, an arrival."""
-    return tracing_loaded() and bool(_current_context()())
+    return tracing_loaded() and bool(_loaded_contexts().get_current())
 
 
-def context_getter() -> Callable[[], Context | None]:
-    """Return what tells OpenTelemetry's context, wherever it is called; None where nobody has loaded it."""
-    return _current_context() if tracing_loaded() else _no_context
+class Contexts(NamedTuple):
+    """
+    OpenTelemetry's way with contexts.
+
+    Attributes:
+        get_current: Returns the current one.
+        attach: Makes another one the current one, and returns a token.
+        detach: Undoes that. May raise a ValueError where the token is of another task or thread.
+    """
+
+    get_current: Callable[[], Any]
+    attach: Callable[[Any], Any]
+    detach: Callable[[Any], None]
 
 
-def _no_context() -> None:
+def _nothing(*_: object) -> None:
     return None
 
 
-def attach_context(context: Context | None) -> Token[Context] | None:
-    """Make this OpenTelemetry's context and return what `detach_context` takes."""
-    return None if context is None else _attach()(context)
+_NO_CONTEXTS = Contexts(_nothing, _nothing, _nothing)
 
 
-def detach_context(token: Token[Context]) -> None:
-    """Undo `attach_context`."""
-    _detach()(token)
+def contexts() -> Contexts:
+    """Return OpenTelemetry's way with contexts; where nobody has loaded it there is one context, None."""
+    return _loaded_contexts() if "opentelemetry.trace" in sys.modules else _NO_CONTEXTS
 
 
 def remember(context: Context, arrived: Arrival) -> Context:
     """Return an OpenTelemetry context with this request, for `arrival`, and with what stands for its caller's span."""
-    entries: dict[str, object] = {**context, _KEY: arrived}
-    if arrived.span is not None:
-        entries[_span_key()] = arrived.span
+    entries: dict[str, object] = {**context, ARRIVAL_KEY: arrived}
+    if (span := arrived.span) is not None:
+        entries[span_key()] = span
     return type(context)(entries)
 
 
 def arrival(context: Context | None = None) -> Arrival | None:
     """Return what meshaware's propagator has read from the request in this OpenTelemetry context, or None."""
-    found = _get_value()(_KEY, context)
+    found = _get_value()(ARRIVAL_KEY, context)
     return found if isinstance(found, Arrival) else None
 
 
@@ -238,7 +256,7 @@ def without_client_spans() -> AbstractContextManager[None]:
 
 
 @cache
-def _span_key() -> str:
+def span_key() -> str:
     """Under which key OpenTelemetry's contexts have their span: one context, not two, is made for a request."""
     from opentelemetry.context import Context  # noqa: PLC0415
     from opentelemetry.trace import INVALID_SPAN, set_span_in_context  # noqa: PLC0415
@@ -248,24 +266,17 @@ def _span_key() -> str:
 
 
 @cache
-def _current_context() -> Callable[[], Context]:
-    from opentelemetry.context import get_current  # noqa: PLC0415
+def _loaded_contexts() -> Contexts:
+    from opentelemetry import context  # noqa: PLC0415
+    from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext  # noqa: PLC0415
 
-    return get_current
-
-
-@cache
-def _attach() -> Callable[[Context], Token[Context]]:
-    from opentelemetry.context import attach  # noqa: PLC0415
-
-    return attach
-
-
-@cache
-def _detach() -> Callable[[Token[Context]], None]:
-    from opentelemetry.context import detach  # noqa: PLC0415
-
-    return detach
+    # Two calls deep it is a context variable, unless OTEL_PYTHON_CONTEXT names something else.
+    runtime = getattr(context, "_RUNTIME_CONTEXT", None)
+    variable = getattr(runtime, "_current_context", None)
+    if type(runtime) is ContextVarsRuntimeContext and isinstance(variable, ContextVar):
+        kept = cast("ContextVar[Context]", variable)
+        return Contexts(kept.get, kept.set, kept.reset)
+    return Contexts(context.get_current, context.attach, context.detach)
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["match_traceparent", "tracestate_members", "valid_tracestate"]
+__all__ = ["match_denial", "match_traceparent", "tracestate_members", "valid_tracestate"]
 
 _MAX_MEMBERS = 32
 
@@ -20,6 +20,7 @@ _TRACEPARENT = re.compile(
     rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     rb"(?(later)(?:-[!-~]*)?)"
 )
+_DENIAL = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
 _KEY = rb"(?:[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}|[a-z0-9][a-z0-9_\-*/]{0,255})"
 _MEMBER = _KEY + rb"=[ -+\-.-<>-~]{0,255}[!-+\-.-<>-~]"
 # Possessive, so that long runs of blanks are gone through once.
@@ -30,13 +31,20 @@ _TRACESTATE = re.compile(rb"(?=[, \t]*+[a-z0-9])" + _SPACED + rb"(?:," + _SPACED
 match_traceparent = _TRACEPARENT.fullmatch
 """Return something true for a position in a trace; later versions count by what they share with 00."""
 
+match_denial = _DENIAL.fullmatch
+"""Return something true for a position of version 00 that is not sampled."""
+
 
 def valid_tracestate(value: bytes) -> bool:
     """Tell whether the value is a list of 1 to 32 members, each key once; empty members do not count."""
     if _TRACESTATE.fullmatch(value) is None:
         return False
-    if b"," not in value:
+    first, comma, rest = value.partition(b",")
+    if not comma:
         return True
+    if b"," not in rest:
+        # Most lists are no longer, and at most one of the two is empty.
+        return first.partition(b"=")[0].strip(b" \t") != rest.partition(b"=")[0].strip(b" \t")
     members = value.split(b",")
     keys = {member.partition(b"=")[0].strip(b" \t") for member in members}
     if b"" in keys:

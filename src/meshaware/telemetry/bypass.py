@@ -9,18 +9,22 @@ trace headers as they came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import EllipsisType
 from typing import Any
 
-from opentelemetry import context as otel
 from opentelemetry import metrics, propagate, trace
-from opentelemetry.trace import NonRecordingSpan, SpanContext
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 
 from meshaware.propagation.boundary import boundary
 from meshaware.propagation.context import current
-from meshaware.propagation.glance import EVEN, LENGTH, denied
-from meshaware.propagation.names import BAGGAGE, FORMATS, TRACEPARENT
-from meshaware.propagation.spans import Arrival, remember
+from meshaware.propagation.fitness import fit
+from meshaware.propagation.glance import denied, denied_by
+from meshaware.propagation.names import BAGGAGE, FORMATS, Pair
+from meshaware.propagation.position import Position
+from meshaware.propagation.spans import ARRIVAL_KEY, Arrival, contexts, span_key
 from meshaware.request_copy import copy_request
 from meshaware.telemetry.formats import span_context
 from meshaware.telemetry.propagators import installed
@@ -29,8 +33,11 @@ __all__ = ["AsyncClientBypass", "ClientBypass", "ServerBypass", "heeds_the_mesh"
 
 _SAMPLED = 1
 _UNMEASURED = ("_ProxyMeterProvider", "NoOpMeterProvider")
+_METERS = import_module("opentelemetry.metrics._internal")
 _NATIVE = "fastapi.telemetry"
 _READ = FORMATS | {BAGGAGE}
+_WAYS = contexts()
+_SPAN_KEY = span_key()
 
 
 def heeds_the_mesh(provider: object) -> bool:
@@ -49,7 +56,9 @@ def heeds_the_mesh(provider: object) -> bool:
 
 def _unmeasured() -> bool:
     """Whether nobody counts requests. Asked each time: a MeterProvider may be set after the layers were made."""
-    return type(metrics.get_meter_provider()).__name__ in _UNMEASURED
+    # While there is none, `get_meter_provider` looks at the environment; OpenTelemetry's layers have had it do so.
+    none = getattr(_METERS, "_METER_PROVIDER", ...) is None
+    return none or type(metrics.get_meter_provider()).__name__ in _UNMEASURED
 
 
 class _ScopeGetter:
@@ -66,16 +75,40 @@ class _ScopeGetter:
 _GETTER: Any = _ScopeGetter()
 
 
-class _CallersSpan(NonRecordingSpan):
-    """Stands for the caller's span, which is read when somebody asks for it: often nobody does."""
+class _Unread(NonRecordingSpan, Arrival):
+    """
+    A request of which nothing was read but that it is not sampled, and what stands for its caller's span.
 
-    def __init__(self, arrived: Arrival) -> None:
-        self._arrived = arrived
-        self._read: SpanContext | None = None
+    Both are one object: two that know each other would be left to the garbage collector, request by request. What it
+    has to say of the request is looked at when somebody asks: often nobody does.
+
+    Args:
+        headers: Lower-case names with values, all that came.
+    """
+
+    # Set for an instance where they differ.
+    local = False
+    baggage = None
+    _came: Mapping[bytes, bytes] | None = None
+    _position: Position | EllipsisType | None = ...
+    _read: SpanContext | None = None
+
+    def __init__(self, headers: Mapping[bytes, bytes]) -> None:
+        self._headers = headers
+
+    @property
+    def span(self) -> Span:
+        return self
+
+    @property
+    def came(self) -> Mapping[bytes, bytes]:
+        if self._came is None:
+            self._came = fit([pair for pair in self._headers.items() if pair[0] in FORMATS])
+        return self._came
 
     def get_span_context(self) -> SpanContext:
         if self._read is None:
-            position = self._arrived.position
+            position = self.position
             self._read = trace.INVALID_SPAN_CONTEXT if position is None else span_context(position, _never)
         return self._read
 
@@ -118,25 +151,25 @@ class ServerBypass:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request, with OpenTelemetry's layer or without."""
-        if scope["type"] not in ("http", "websocket"):
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        if scope["type"] == "http" and current() is None:
+        # A FastAPI application that is mounted takes the request for one that is looked after.
+        scope[_NATIVE] = None
+        get_current, attach, detach = _WAYS
+        here: Context = get_current()
+        if kind == "http" and current() is None:
             # With a mesh layer outside this one, that has done it.
-            receive, send = boundary(receive, send)
-        context = _unsampled(scope) if self._heed else None
+            receive, send = boundary(receive, send, _WAYS)
+        context = _unsampled(scope, here) if self._heed else None
         if context is None:
-            if scope["path"].endswith(self._ends) and _path(scope) in self._quiet:
-                scope[_NATIVE] = None
-                await self._plain(scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
+            quiet = scope["path"].endswith(self._ends) and _path(scope) in self._quiet
+            await (self._plain if quiet else self.app)(scope, receive, send)
             return
         if self._saw is not None:
             self._saw(False)  # noqa: FBT003 (what was seen is just this)
-        # A FastAPI application that is mounted takes the request for one that is looked after.
-        scope[_NATIVE] = None
-        token = otel.attach(context)
+        token = attach(context)
         closed = False
         try:
             await self._plain(scope, receive, send)
@@ -146,7 +179,7 @@ class ServerBypass:
             raise
         finally:
             if not closed:
-                otel.detach(token)
+                detach(token)
 
 
 def _path(scope: Any) -> str:
@@ -156,27 +189,20 @@ def _path(scope: Any) -> str:
     return path.removeprefix(root) if root else path
 
 
-def _unsampled(scope: Any) -> Any:
-    """Return the context of a request that arrived unsampled; None for every other one."""
-    headers = scope["headers"]
-    for name, value in headers:
-        # The end of most requests that come sampled, at no further cost.
-        if name == TRACEPARENT and value[-1:] not in EVEN and len(value) == LENGTH:
-            return None
-    found = [pair for pair in headers if pair[0] in _READ]
-    if not found:
-        return None
-    said = denied(found)
+def _unsampled(scope: Any, here: Context) -> Context | None:
+    """Return the context of a request that arrived unsampled in the context `here`; None for every other one."""
+    raw: Sequence[Pair] = scope["headers"]
+    headers = dict(raw)
+    said = denied_by(headers) if len(headers) == len(raw) else denied([pair for pair in raw if pair[0] in _READ])
     if said is False or not _unmeasured():
         return None
     # Called from inside the process it belongs to the caller's span, and OpenTelemetry reads no headers either.
-    if trace.get_current_span() is not trace.INVALID_SPAN:
+    if here and trace.get_current_span(here) is not trace.INVALID_SPAN:
         return None
     if said and propagate.get_global_textmap() is installed():
-        arrived = Arrival([pair for pair in found if pair[0] != BAGGAGE])
-        arrived.span = _CallersSpan(arrived)
-        return remember(otel.get_current(), arrived)
-    context = propagate.extract(scope, otel.get_current(), _GETTER)
+        unread = _Unread(headers)
+        return Context({**here, ARRIVAL_KEY: unread, _SPAN_KEY: unread})
+    context = propagate.extract(scope, here, _GETTER)
     position = trace.get_current_span(context).get_span_context()
     return context if position.is_valid and not position.trace_flags & _SAMPLED else None
 

@@ -89,7 +89,7 @@ class TraceFormat(TextMapPropagator):
         position = arrived.position
         # A decision for sampling that came alone, or one against it that does not hold here, has no span.
         if position is not None and (position.trace_id or not (position.flags or self._local)):
-            arrived.span = NonRecordingSpan(span_context(position, self._samples))
+            arrived.stands(NonRecordingSpan(span_context(position, self._samples)))
         # Whoever came before in a list of propagators may have believed what is not to be believed.
         if arrived.span is None and any(name in FORMATS for name, _ in found):
             context = set_span_in_context(INVALID_SPAN, context)
@@ -185,6 +185,9 @@ def read_pairs(carrier: Any, getter: Any, names: Names, asked: Iterable[bytes]) 
     """
     raw = _raw(carrier)
     if raw is not None:
+        if isinstance(carrier, dict):
+            # Of an ASGI server, whose names are lower-case.
+            return [pair for pair in raw if pair[0] in names]
         return [(key, value) for name, value in raw if (key := name.lower()) in names]
     keys: list[str] = getter.keys(carrier) or [name.decode() for name in asked]
     found: list[Pair] = []

@@ -6,12 +6,12 @@ The instrumentation packages are imported only when there is an application.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any, cast
 
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Span, TracerProvider
+from opentelemetry.trace import TracerProvider
 
 from meshaware.errors import SettingsError
 from meshaware.telemetry.watch import watch_of
@@ -19,7 +19,6 @@ from meshaware.telemetry.watch import watch_of
 __all__ = ["exports_natively", "instrument_app"]
 
 _MARK = "_is_instrumented_by_opentelemetry"
-_NATIVE = "fastapi.telemetry"
 # A server span says that a message was received or sent; two more spans that say it again help nobody.
 _NOISE = ["receive", "send"]
 
@@ -67,7 +66,6 @@ def instrument_app(
         "meter_provider": meters,
         "excluded_urls": excluded_urls,
         "exclude_spans": _NOISE,
-        "server_request_hook": _silence_mounted,
     }
     is_fastapi = any(cls.__module__.partition(".")[0] == "fastapi" for cls in type(app).__mro__)
     build: Callable[[], Any] = app.build_middleware_stack
@@ -76,6 +74,7 @@ def instrument_app(
     app.build_middleware_stack = lambda: _insert(build(), layer)
     if app.middleware_stack is not None:
         app.middleware_stack = _insert(app.middleware_stack, layer)
+    _settle(app)
     return True
 
 
@@ -148,16 +147,19 @@ def _starlette_layer(app: Any, arguments: Mapping[str, Any]) -> Layer:
     return lambda core: middleware(core, default_span_details=details, **arguments)
 
 
+def _settle(app: Any) -> None:
+    """
+    Tell FastAPI's own telemetry what it would find out for every request: that it steps aside.
+
+    As `FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})` does. An application whose
+    telemetry exports by itself keeps what it asked for.
+    """
+    native = getattr(app, "_telemetry", None)
+    if isinstance(native, MutableMapping) and not exports_natively(app):
+        cast("MutableMapping[str, object]", native).update(tracing=False, metrics=False, logs=False)
+
+
 def exports_natively(app: Any) -> bool:
     """Say whether FastAPI adds an exporter of its own when it starts, as `FASTAPI_OTEL_AUTO_CONFIGURE` asks it to."""
     native = getattr(app, "_telemetry", None)
     return isinstance(native, Mapping) and cast("Mapping[str, object]", native).get("auto_configure") is True
-
-
-def _silence_mounted(_: Span, scope: dict[str, Any]) -> None:
-    """
-    Keep a mounted FastAPI application from making a second server span.
-
-    With this key in the scope it takes the request for one that is looked after.
-    """
-    scope[_NATIVE] = None
