@@ -51,7 +51,7 @@ class _Inbox:
         return {"type": "http.disconnect"}
 
     async def wait_gone(self) -> bool:
-        """Wait until the caller is gone; False where a server has more to say after the body, which ASGI does not know."""
+        """Wait until the caller is gone; False where a server says more after the body, which ASGI does not know."""
         async with self._turn:
             if not self._whole.is_set():
                 self._ahead = await self._pull()
