@@ -118,7 +118,7 @@ class DeadlineLayer:
         """Serve one request."""
         given = read_deadline(scope["headers"], self._name, envoy=self._envoy) if self.names else None
         if given is not None and scope["type"] == "http":
-            await _serve(self._app, given, scope, receive, send, held=self._held, cancel=self._cancel)
+            await self._serve(given, scope, receive, send)
             return
         # Called in the same process, perhaps: the request is no part of what its caller does.
         token = begin(None)
@@ -127,34 +127,31 @@ class DeadlineLayer:
         finally:
             end(token)
 
+    async def _serve(self, given: Given, scope: Scope, receive: Receive, send: Send) -> None:
+        at = monotonic() + given.seconds
+        work = Work(at, held=self._held, name=self._name)
+        left: float | None = None
 
-async def _serve(
-    app: ASGIApp, given: Given, scope: Scope, receive: Receive, send: Send, *, held: bool, cancel: bool
-) -> None:
-    at = monotonic() + given.seconds
-    work = Work(at, held=held)
-    left: float | None = None
+        async def send_in_time(message: Message) -> None:
+            nonlocal left
+            if message["type"] in BODIES and not message.get("more_body"):
+                # The caller has its answer, so what is done from here on it does not wait for; and from within this
+                # call a server begins the next request of the connection.
+                work.at = None
+                left = at - monotonic()
+            await send(message)
 
-    async def send_in_time(message: Message) -> None:
-        nonlocal left
-        if message["type"] in BODIES and not message.get("more_body"):
-            # The caller has its answer, so what is done from here on it does not wait for; and from within this call
-            # a server begins the next request of the connection.
+        token = begin(work)
+        ended: Literal["cut", "gone"] | None = None
+        try:
+            if self._cancel:
+                ended = await Timed(at, receive, send, send_in_time).serve(self._app, scope)
+            else:
+                await self._app(scope, receive, send_in_time)
+        finally:
             work.at = None
-            left = at - monotonic()
-        await send(message)
-
-    token = begin(work)
-    ended: Literal["cut", "gone"] | None = None
-    try:
-        if cancel:
-            ended = await Timed(at, receive, send, send_in_time).serve(app, scope)
-        else:
-            await app(scope, receive, send_in_time)
-    finally:
-        work.at = None
-        end(token)
-        if served_observed():
-            left = at - monotonic() if left is None else left
-            verdict = ended or ("late" if left < 0 else "in_time")
-            announce_served(ServedOutcome(verdict, given.seconds, left, given.source, held, given.retried))
+            end(token)
+            if served_observed():
+                left = at - monotonic() if left is None else left
+                verdict = ended or ("late" if left < 0 else "in_time")
+                announce_served(ServedOutcome(verdict, given.seconds, left, given.source, self._held, given.retried))

@@ -26,14 +26,18 @@ class Work:
         at: The instant of `time.monotonic()`; None where nothing says, or nothing says any more.
         held: Whether calls end there; False where deadlines are only observed.
         outer: The work that this is a part of, and whose deadline holds it as well.
+        name: The header in which the next service is told, where somebody has said which.
     """
 
-    __slots__ = ("at", "held", "outer")
+    __slots__ = ("at", "held", "name", "outer")
 
-    def __init__(self, at: float | None, *, held: bool = True, outer: Work | None = None) -> None:
+    def __init__(
+        self, at: float | None, *, held: bool = True, outer: Work | None = None, name: bytes | None = None
+    ) -> None:
         self.at = at
         self.held = held
         self.outer = outer
+        self.name = name
 
 
 class _Part(Work):
@@ -42,7 +46,7 @@ class _Part(Work):
     __slots__ = ("around", "block")
 
     def __init__(self, at: float | None, *, outer: Work | None, block: object, around: Work | None) -> None:
-        super().__init__(at, outer=outer)
+        super().__init__(at, outer=outer, name=None if around is None else around.name)
         self.block = block
         self.around = around
 

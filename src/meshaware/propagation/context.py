@@ -17,7 +17,7 @@ from time import monotonic
 from types import EllipsisType, TracebackType
 
 from meshaware.deadline.header import DEFAULT_NAME, write_milliseconds
-from meshaware.deadline.work import told_deadline
+from meshaware.deadline.work import in_hand, told_deadline
 from meshaware.identity import Peer
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
@@ -289,7 +289,7 @@ def _changes(present: Mapping[bytes, bytes], *, one: bool = False) -> Changes:
 
 def _with_deadline(add: Iterable[Pair], present: Container[bytes]) -> Iterable[Pair]:
     # What came is of the request, not of what is left of it by now.
-    name = _deadline_header(environ.get("MESHAWARE_DEADLINES", ""), environ.get("MESHAWARE_DEADLINE_HEADER", ""))
+    name = _deadline_header()
     yield from (pair for pair in add if pair[0] != name)
     at = None if name is None else told_deadline()
     if name is not None and at is not None and name not in present:
@@ -298,8 +298,13 @@ def _with_deadline(add: Iterable[Pair], present: Container[bytes]) -> Iterable[P
             yield name, told
 
 
-def _deadline_header(deadlines: str, name: str) -> bytes | None:
-    return None if deadlines.strip().lower() == "off" else (name.strip().lower() or DEFAULT_NAME).encode()
+def _deadline_header() -> bytes | None:
+    work = in_hand()
+    if work is not None and work.name is not None:
+        return work.name
+    if environ.get("MESHAWARE_DEADLINES", "").strip().lower() == "off":
+        return None
+    return (environ.get("MESHAWARE_DEADLINE_HEADER", "").strip().lower() or DEFAULT_NAME).encode()
 
 
 def _encoded(text: str | bytes) -> bytes:
