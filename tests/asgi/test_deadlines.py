@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import httpx
 import pytest
@@ -102,7 +103,7 @@ def test_whatever_comes_there_is_a_time_or_none(headers: list[Pair]) -> None:
     ("attempt", "retried"),
     [(b"1", False), (b"2", True), (b"10", True), (b"01", False), (b"0", False), (b"x", False), (b"-2", False)],
 )
-def test_after_the_first_try_the_time_is_an_upper_bound(attempt: bytes, retried: bool) -> None:  # noqa: FBT001
+def test_after_the_first_try_the_time_is_an_upper_bound(attempt: bytes, retried: bool) -> None:
     assert read((NAME, b"100"), (b"x-envoy-attempt-count", attempt)) == (0.1, "header", retried)
 
 
@@ -173,7 +174,7 @@ async def test_a_prefix_does_not_mean_it_and_naming_it_is_refused() -> None:
         carried, *_ = await serve([(name, b"5000")], lambda: [name for name, _ in attach([])], settings)
         assert carried == [b"x-request-id"]
     with pytest.raises(SettingsError, match="told anew with each call"):
-        MeshMiddleware(lambda *_: anyio.sleep(0), MeshSettings(deadline_header="x-own", headers="x-mesh-deadline-ms"))
+        MeshMiddleware(places(), MeshSettings(deadline_header="x-own", headers="x-mesh-deadline-ms"))
     with pytest.raises(SettingsError, match="told anew with each call"):
         MeshSettings(deadline_header="x-own", headers="X-Own")
 
@@ -211,10 +212,8 @@ async def test_a_websocket_outlives_the_request_that_opens_it() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("mesh", "told"), [("istio", False), ("linkerd", False), ("consul", True), ("ambient", True)])
-async def test_envoys_word_counts_by_mesh(mesh: Any, told: bool) -> None:  # noqa: FBT001
-    found, *_ = await serve(
-        [(b"x-envoy-expected-rq-timeout-ms", b"15000")], remaining, MeshSettings(mesh=mesh)
-    )
+async def test_envoys_word_counts_by_mesh(mesh: Any, told: bool) -> None:
+    found, *_ = await serve([(b"x-envoy-expected-rq-timeout-ms", b"15000")], remaining, MeshSettings(mesh=mesh))
     assert (found is not None) is told
 
 
@@ -243,7 +242,7 @@ async def test_it_is_gone_when_the_application_fails() -> None:
 
     with pytest.raises(KeyError):
         await MeshMiddleware(app, MeshSettings(mesh="istio"))(
-            {"type": "http", "headers": [(NAME, b"5000")]}, receive, lambda _: anyio.sleep(0)
+            {"type": "http", "headers": [(NAME, b"5000")]}, receive, lambda _: anyio.lowlevel.checkpoint()
         )
     assert kept[1] > 4
     assert remaining() is None
@@ -259,7 +258,7 @@ def _outcomes() -> Iterator[list[ServedOutcome]]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("deadlines", "held"), [("enforce", True), ("observe", False)])
-async def test_how_it_ended_is_told(outcomes: list[ServedOutcome], deadlines: Any, held: bool) -> None:  # noqa: FBT001
+async def test_how_it_ended_is_told(outcomes: list[ServedOutcome], deadlines: Any, held: bool) -> None:
     """In time or late; nothing of requests without a deadline."""
     settings = MeshSettings(mesh="istio", deadlines=deadlines)
     await serve([(NAME, b"5000"), (b"x-envoy-attempt-count", b"2")], remaining, settings)

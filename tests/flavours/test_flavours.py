@@ -69,7 +69,7 @@ def test_each_mesh_says_who_called_in_its_own_way(name: str, header: str | None)
         ("none", True),
     ],
 )
-def test_where_envoys_word_about_the_time_arrives(name: str, tells: bool) -> None:  # noqa: FBT001
+def test_where_envoys_word_about_the_time_arrives(name: str, tells: bool) -> None:
     """Istio's sidecar takes it away, and Linkerd has no Envoy: there, whoever wrote it was none."""
     assert FLAVOURS[name].tells_timeout is tells
 

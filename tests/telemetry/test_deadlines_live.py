@@ -83,7 +83,6 @@ class Log:
         return sorted((spell for spell in self.spells if spell.who == who), key=lambda spell: spell.begin)
 
 
-
 async def until(there: Callable[[], bool]) -> None:
     with anyio.fail_after(10):
         while not there():

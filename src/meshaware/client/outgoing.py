@@ -7,7 +7,7 @@ Decides and touches no socket. The caller's request is never changed: what leave
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from meshaware.client.allowance import Allowance, allow, default_allowances, fro
 from meshaware.client.call import Call, Whole
 from meshaware.client.lines import HeaderLines
 from meshaware.client.options import OPTIONS, CallOptions
-from meshaware.client.promise import Promise, bound_of, promised, told
+from meshaware.client.promise import Teller, bound_of, promised
 from meshaware.client.refusal import was_refused
 from meshaware.client.unsent import Unsent
 from meshaware.deadline.work import current_deadline, told_deadline
@@ -24,6 +24,7 @@ from meshaware.durations import format_duration
 from meshaware.flavours import detect
 from meshaware.propagation.context import attach, attach_trace
 from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.names import Pair
 from meshaware.propagation.outside import detach
 from meshaware.request_copy import copy_request
 
@@ -69,7 +70,7 @@ class Outgoing:
         declared = declared_budget(settings.timeout, settings.attempts, settings.per_try_timeout)
         self._unrouted, self._unbounded = default_allowances(declared, self._buffer, self._policy)
         self._bound = bound_of(declared)
-        self._told_as = settings.deadline_header.encode()
+        self._teller = Teller(settings.deadline_header.encode())
         self._floor = settings.deadline_floor
         self._sidecar = _address(settings.outbound_proxy)
         workload = settings.workload
@@ -115,7 +116,7 @@ class Outgoing:
             observed = self._observed(observed, options)
         call = self._begin(request, route, allowance, options)
         if self._deadlines != "off":
-            attached = told(attached, self._told_as, self._promise(call, bound, given, options) if inside else None)
+            attached = self._tell(attached, call, promised(bound, given), options, inside=inside)
         if attached is not raw:
             headers = type(headers)(attached)
         extensions["timeout"] = allowance.phases
@@ -135,13 +136,13 @@ class Outgoing:
             return Unsent(line, route, allowance, had=left, floor=self._floor)
         return Call(line, route, allowance, _earlier(until, options), whole)
 
-    def _promise(
-        self, call: Call, bound: float | None, given: Allowance, options: CallOptions | None
-    ) -> Promise | None:
+    def _tell(
+        self, raw: Sequence[Pair], call: Call, answer: float | None, options: CallOptions | None, *, inside: bool
+    ) -> Sequence[Pair]:
         if options is not None and options.detached:
-            return None
+            return self._teller.tell(raw, None, None, inside=False)
         until = call.until if self._deadlines == "enforce" else _earlier(told_deadline(), options)
-        return promised(bound, given, None if until is None else until - monotonic())
+        return self._teller.tell(raw, answer, None if until is None else until - monotonic(), inside=inside)
 
     def _observed(self, limit: float | None, options: CallOptions | None) -> float | None:
         until = told_deadline() if limit is not None else None
