@@ -6,7 +6,6 @@ import logging
 import pickle
 import time
 from collections.abc import Callable
-from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +15,7 @@ from meshaware.budgets import RouteTable
 from meshaware.deadline import detached, limit
 from meshaware.deadline.work import Work, begin, end
 from meshaware.errors import DeadlineExceeded
+from meshaware.instrumentation import CallOutcome, on_call
 from meshaware.settings import MeshSettings
 
 from .conftest import Peer, Script, answer
@@ -89,13 +89,15 @@ def test_a_deadline_of_one_call_is_the_caller_s_choice(upstream: Peer, table: Ro
 def test_observed_it_is_sent_and_counted(upstream: Peer, table: RouteTable, caplog: pytest.LogCaptureFixture) -> None:
     """One line a route, however many calls there are."""
     with create_client(settings_for(upstream, deadlines="observe"), routes=table) as client:
-        outgoing: Any = vars(client._transport)["_outgoing"]
+        heard: list[CallOutcome] = []
+        stop = on_call(heard.append)
         for seconds in (-1, 0.001, 2):
             token = begin(Work(time.monotonic() + seconds, held=False))
             assert client.get(URL).status_code == 200
             end(token)
     assert len(upstream.requests) == 3
-    assert outgoing.would_have_cut == 2
+    stop()
+    assert [outcome.verdict for outcome in heard] == ["overdue", "overdue", "answered"]
     lines = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(lines) == 1
     assert "outlasted the deadline of its request" in lines[0]
