@@ -363,3 +363,29 @@ async def test_a_server_that_says_more_than_asgi_knows_is_not_taken_for_a_caller
     exchange = Exchange(WHOLE, WHOLE, WHOLE)
     assert await exchange.serve(app, FOREVER) is None
     assert exchange.status == [200]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_body_is_whole_whoever_looked_first(pause: float, count: int) -> None:
+    """The application at once, or later, when the first message was taken ahead; then the caller goes."""
+    taken: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if pause:
+            await anyio.sleep(pause)
+        more = True
+        while more:
+            message = await receive()
+            taken.append(message["body"])
+            more = message["more_body"]
+        exchange.gone.set()
+        await anyio.sleep(FOREVER)
+
+    parts: list[Message] = [
+        {"type": "http.request", "body": b"%d" % number, "more_body": number + 1 < count} for number in range(count)
+    ]
+    exchange = Exchange(*parts)
+    assert await exchange.serve(app, FOREVER) == "gone"
+    assert taken == [part["body"] for part in parts]

@@ -472,6 +472,11 @@ def test_the_deadline_has_the_name_of_its_request_or_else_of_the_variable(monkey
     with limit(2), detached(), limit(1):
         assert set(outbound_headers(URL)) == {"x-own"}
     end(token)
+    for none in ("two words", "\udcff", ""):
+        monkeypatch.setenv("MESHAWARE_DEADLINE_HEADER", none)
+        with limit(2):
+            assert set(outbound_headers(URL)) == {"x-mesh-deadline-ms"}
+    monkeypatch.setenv("MESHAWARE_DEADLINE_HEADER", "deadline-budget")
     monkeypatch.setenv("MESHAWARE_DEADLINES", "Off")
     with limit(2), bind_headers({"deadline-budget": "7"}):
         assert outbound_headers(URL) == {"deadline-budget": "7"}

@@ -22,7 +22,7 @@ from meshaware.identity import Peer
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
 from meshaware.propagation.hosts import HostPolicy
-from meshaware.propagation.names import BAGGAGE, FORMATS, W3C, Pair
+from meshaware.propagation.names import BAGGAGE, FORMATS, W3C, Pair, is_name
 from meshaware.propagation.outgoing import Cargo, Changes, changes, load
 from meshaware.propagation.outside import detach
 from meshaware.propagation.spans import arrival, baggage_as_written, live_baggage, live_trace_headers, tracing_here
@@ -304,7 +304,9 @@ def _deadline_header() -> bytes | None:
         return work.name
     if environ.get("MESHAWARE_DEADLINES", "").strip().lower() == "off":
         return None
-    return (environ.get("MESHAWARE_DEADLINE_HEADER", "").strip().lower() or DEFAULT_NAME).encode()
+    # What is no name, settings refuse; here it is not worth an error with each call.
+    name = _encoded(environ.get("MESHAWARE_DEADLINE_HEADER", "").strip().lower())
+    return name if is_name(name) else DEFAULT_NAME.encode()
 
 
 def _encoded(text: str | bytes) -> bytes:

@@ -61,7 +61,7 @@ class MeshPropagator(TraceFormat):
             cluster_domain=os.environ.get("MESHAWARE_CLUSTER_DOMAIN", "").strip() or "cluster.local",
             trace_hosts=os.environ.get("MESHAWARE_TRACE_HOSTS", ""),
         )
-        self._behind = {BAGGAGE, (os.environ.get("MESHAWARE_DEADLINE_HEADER", "").strip().lower()).encode()}
+        self._behind = {BAGGAGE, _encoded(os.environ.get("MESHAWARE_DEADLINE_HEADER", "").strip().lower())}
         listed = [name.strip() for name in os.environ.get("OTEL_PROPAGATORS", "").split(",")]
         self._written_before = frozenset[bytes]().union(*(_WRITERS.get(name, ()) for name in listed))
 
