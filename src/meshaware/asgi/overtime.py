@@ -42,9 +42,7 @@ class _Inbox:
     async def receive(self) -> Message:
         """What the application asks for."""
         async with self._turn:
-            message, self._ahead = self._ahead, None
-            if message is None and not self._whole.is_set():
-                message = await self._pull()
+            message = await self._take()
         if message is not None:
             return message
         await self._gone.wait()
@@ -53,13 +51,22 @@ class _Inbox:
     async def wait_gone(self) -> bool:
         """Wait until the caller is gone; False where a server says more after the body, which ASGI does not know."""
         async with self._turn:
-            if not self._whole.is_set():
-                self._ahead = await self._pull()
+            await self._look_ahead()
         # A body is the application's to take; more than a message of it is not kept here.
         await self._whole.wait()
         if not self._gone.is_set():
             await self._pull()
         return self._gone.is_set()
+
+    async def _take(self) -> Message | None:
+        message, self._ahead = self._ahead, None
+        if message is None and not self._whole.is_set():
+            message = await self._pull()
+        return message
+
+    async def _look_ahead(self) -> None:
+        if not self._whole.is_set():
+            self._ahead = await self._pull()
 
     async def _pull(self) -> Message:
         token = begin(None)
