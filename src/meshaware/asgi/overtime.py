@@ -133,13 +133,12 @@ class Timed:
                 told of an error ends the connection, so that nobody takes half an answer for a whole one.
         """
         answer = self._answer
-        async with anyio.create_task_group() as watchers:
-            watchers.start_soon(self._end_late, scope)
-            watchers.start_soon(self._end_gone)
+        async with anyio.create_task_group() as watcher:
+            watcher.start_soon(self._watch, scope)
             await self._run(app, scope)
             if answer.late and not answer.begun:
                 await self._told.wait()
-            watchers.cancel_scope.cancel()
+            watcher.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
         if answer.late and not answer.whole:
@@ -159,8 +158,13 @@ class Timed:
             except Exception as error:  # noqa: BLE001 (raised again outside the group, which would wrap it)
                 self._failure = error
 
-    async def _end_late(self, scope: Scope) -> None:
-        await anyio.sleep(max(0.0, self._at - monotonic()))
+    async def _watch(self, scope: Scope) -> None:
+        with anyio.move_on_after(max(0.0, self._at - monotonic())):
+            if await self._inbox.wait_gone():
+                if not self._answer.whole:
+                    self._handler.cancel()
+                return
+            await anyio.sleep_forever()
         if self._answer.whole:
             return
         self._answer.late = True
@@ -171,7 +175,3 @@ class Timed:
             begin(None)
             await ErrorReply(504, "The time to answer was up.")(scope, self._receive, self._send)
             self._told.set()
-
-    async def _end_gone(self) -> None:
-        if await self._inbox.wait_gone() and not self._answer.whole:
-            self._handler.cancel()
