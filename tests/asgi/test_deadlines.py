@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -341,3 +342,42 @@ def test_background_tasks_run_without_their_requests_deadline(serving: Callable[
         assert app.state.done.acquire(timeout=10)
         assert app.state.done.acquire(timeout=10)
     assert app.state.background == [None, None]
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_the_next_request_of_a_connection_begins_without(serving: Callable[[Any], str], *, cancel: bool) -> None:
+    """
+    uvicorn begins a pipelined request in the context of the one before, and after a body that it held up it reads on
+    in that context. Neither the application nor a layer around the middleware may see what held there.
+    """
+    around: list[float | None] = []
+    inside: list[float | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        inside.append(told_deadline())
+        while (await receive()).get("more_body"):
+            pass
+        await anyio.sleep(0.02)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    middleware = MeshMiddleware(app, MeshSettings(mesh="istio", deadline_cancel=cancel))
+
+    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+        around.append(told_deadline())
+        await middleware(scope, receive, send)
+
+    host, port = serving(layer).removeprefix("http://").split(":")
+    large = b"x" * 300_000
+    held = b"POST / HTTP/1.1\r\nHost: a\r\nx-mesh-deadline-ms: 9000\r\ncontent-length: 300000\r\n\r\n" + large
+    free = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        for requests in (held + free + free, held, free):
+            connection.sendall(requests)
+            answers = b""
+            while answers.count(b"\r\n\r\nok") < requests.count(b"HTTP/1.1"):
+                more = connection.recv(65536)
+                assert more
+                answers += more
+    assert around == [None] * 5
+    assert [at is not None for at in inside] == [True, False, False, True, False]
