@@ -12,16 +12,20 @@ from meshaware.instrumentation import (
     CallOutcome,
     GateOutcome,
     RouteRefresh,
+    ServedOutcome,
     announce_call,
     announce_client,
     announce_gate,
     announce_routes,
+    announce_served,
     calls_observed,
     on_call,
     on_client,
     on_gate,
     on_route_refresh,
+    on_served,
     routes_confirmed,
+    served_observed,
 )
 
 
@@ -122,6 +126,21 @@ def test_a_call_is_told_at_the_moment_that_was_asked_for() -> None:
     announce_call(CallOutcome("deadline"), "end")
 
     assert (answers, ends) == ([CallOutcome("answered")], [CallOutcome("deadline")])
+
+
+def test_how_a_request_with_a_deadline_ended_is_told_until_nobody_listens() -> None:
+    told = list[ServedOutcome]()
+    outcome = ServedOutcome("in_time", 1.0, 0.5, "header", held=True, retried=False)
+    before = served_observed()
+    stop = on_served(told.append)
+    during = served_observed()
+
+    announce_served(outcome)
+    stop()
+    announce_served(outcome)
+
+    assert (before, during, served_observed()) == (False, True, False)
+    assert told == [outcome]
 
 
 def test_whether_anybody_listens_can_be_asked_until_he_stops() -> None:

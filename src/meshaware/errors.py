@@ -85,7 +85,8 @@ class DeadlineExceeded(MeshawareError):
     ...), so `except httpx.TimeoutException` goes on working.
 
     Attributes:
-        phase: Where the call was: `pool`, `connect`, `send`, `wait` or `body`.
+        phase: Where the call was: `pool`, `connect`, `send`, `wait` or `body`; `unsent` where too little time was left
+            to begin it.
         seconds: What it was given, from the end of the upload; None where the deadline of the work in hand ended it.
         route: The name of the route whose budget that is, or None.
         origin: Where that route was read, or None.

@@ -7,6 +7,7 @@ The rooms announce; telemetry, where it is set up, listens, and so may anybody. 
 |---|---|---|
 | a client was made | the client factories | `on_client` |
 | what became of a call | the transports | `on_call` |
+| how a request with a deadline ended | `MeshMiddleware` | `on_served` |
 | a gate opened, or was given up | `ReadinessGate` | `on_gate` |
 | live routes were confirmed, or could not be read | `SidecarRoutes` | `on_route_refresh`, `routes_confirmed` |
 
@@ -28,23 +29,29 @@ from weakref import WeakSet
 __all__ = [
     "Answerer",
     "CallOutcome",
+    "DeadlineSource",
     "GateOutcome",
     "Moment",
     "RouteRefresh",
+    "ServedOutcome",
     "Verdict",
     "announce_call",
     "announce_client",
     "announce_gate",
     "announce_routes",
+    "announce_served",
     "calls_observed",
     "on_call",
     "on_client",
     "on_gate",
     "on_route_refresh",
+    "on_served",
     "routes_confirmed",
+    "served_observed",
 ]
 
 Answerer = Literal["application", "sidecar", "peer-sidecar"]
+DeadlineSource = Literal["header", "grpc-timeout", "envoy"]
 Moment = Literal["answer", "end"]
 Verdict = Literal["answered", "replied", "deadline", "overdue", "sidecar_unavailable", "error", "cancelled"]
 
@@ -61,7 +68,7 @@ class CallOutcome(NamedTuple):
     |---|---|---|
     | `answered` | the application answered, whatever the status | |
     | `replied` | a sidecar answered in its place | why, in the words of `meshaware.sidecar.replies` |
-    | `deadline` | its time was up, before the headers or in the body | the phase: `connect`, `wait`, `body`, ... |
+    | `deadline` | its time was up, before the headers or in the body | the phase: `connect`, `wait`, ...; `unsent` |
     | `overdue` | deadlines are only observed: it would have been cut | as without |
     | `sidecar_unavailable` | the sidecar did not take the connection | `refused` |
     | `error` | any other error of the transport | the error's class |
@@ -87,6 +94,34 @@ class CallOutcome(NamedTuple):
     left: float | None = None
     answered_by: Answerer | None = None
     reason: str | None = None
+
+
+class ServedOutcome(NamedTuple):
+    """
+    How a request ended that came with a deadline.
+
+    | verdict | meaning |
+    |---|---|
+    | `in_time` | its answer was whole before |
+    | `late` | it was not; nothing ended it |
+    | `cut` | it was not: it was answered 504 or its connection ended, and its handler cancelled |
+    | `gone` | its caller was gone before, and its handler cancelled |
+
+    Attributes:
+        verdict: One of these words.
+        seconds: What it was given.
+        left: What was left when its answer was whole, or when it ended without; negative where time was up.
+        source: What said so: meshaware's own header, `grpc-timeout`, or `x-envoy-expected-rq-timeout-ms`.
+        held: False where deadlines are only observed.
+        retried: Whether it was not the first try, so that its caller waits no longer than that, and perhaps less long.
+    """
+
+    verdict: Literal["in_time", "late", "cut", "gone"]
+    seconds: float
+    left: float
+    source: DeadlineSource
+    held: bool
+    retried: bool
 
 
 class GateOutcome(NamedTuple):
@@ -186,6 +221,7 @@ class _Registry:
         self.clients: _Hearers[object] = _Hearers()
         self.answers: _Hearers[CallOutcome] = _Hearers()
         self.ends: _Hearers[CallOutcome] = _Hearers()
+        self.served: _Hearers[ServedOutcome] = _Hearers()
         self.gates: _Hearers[GateOutcome] = _Hearers()
         self.refreshes: _Hearers[RouteRefresh] = _Hearers()
         self.past_gates: deque[GateOutcome] = deque(maxlen=_GATES)
@@ -266,6 +302,26 @@ def on_call(
         A function that ends it.
     """
     return (_registry.answers if at == "answer" else _registry.ends).add(callback, when)
+
+
+def served_observed() -> bool:
+    """Tell whether anybody wants to know how requests with a deadline end."""
+    return bool(_registry.served.callbacks)
+
+
+def announce_served(outcome: ServedOutcome) -> None:
+    """Tell everybody who asked how a request with a deadline ended."""
+    _registry.served.tell(outcome)
+
+
+def on_served(callback: Callable[[ServedOutcome], object]) -> Callable[[], None]:
+    """
+    Have a function called as each request ends that came with a deadline.
+
+    Returns:
+        A function that ends it.
+    """
+    return _registry.served.add(callback)
 
 
 def announce_gate(outcome: GateOutcome) -> None:

@@ -213,7 +213,7 @@ def test_a_call_that_has_no_time_left_is_told_though_nothing_is_sent(
         client.get(URL)
 
     assert upstream.requests == []
-    assert heard.verdicts == [("deadline", "pool")]
+    assert heard.verdicts == [("deadline", "unsent")]
 
 
 def test_the_callers_number_is_told_as_the_callers(

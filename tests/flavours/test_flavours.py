@@ -58,6 +58,22 @@ def test_each_mesh_says_who_called_in_its_own_way(name: str, header: str | None)
     assert header is None or header in PEER_HEADERS
 
 
+@pytest.mark.parametrize(
+    ("name", "tells"),
+    [
+        ("istio", False),
+        ("linkerd", False),
+        ("consul", True),
+        ("kuma", True),
+        ("ambient", True),
+        ("none", True),
+    ],
+)
+def test_where_envoys_word_about_the_time_arrives(name: str, tells: bool) -> None:
+    """Istio's sidecar takes it away, and Linkerd has no Envoy: there, whoever wrote it was none."""
+    assert FLAVOURS[name].tells_timeout is tells
+
+
 def test_the_table_has_every_mesh_that_can_be_set() -> None:
     """`MESHAWARE_MESH` accepts exactly the flavours there are, and `auto`."""
     assert set(get_args(MeshName)) == {"auto", *FLAVOURS}

@@ -16,6 +16,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from meshaware.deadline import detached, limit
+from meshaware.deadline.work import Work, begin, end
 from meshaware.errors import SettingsError
 from meshaware.propagation.context import (
     Carried,
@@ -442,3 +444,48 @@ def test_many_threads_never_see_each_others_headers() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(64)))
+
+
+def test_what_is_left_of_a_deadline_goes_along_inside_the_mesh() -> None:
+    """Fresh each time, and never over what the call has already."""
+    with bind_headers({"x-request-id": "1"}), limit(2):
+        first = int(outbound_headers(URL)["x-mesh-deadline-ms"])
+        assert 1900 < first <= 2000
+        with limit(1):
+            assert 900 < int(outbound_headers(URL)["x-mesh-deadline-ms"]) <= 1000
+        with detached():
+            assert outbound_headers(URL) == {"x-request-id": "1"}
+        assert outbound_headers("http://example.com/") == {}
+        assert outbound_headers(URL, {"X-Mesh-Deadline-Ms": "5"}) == {"x-request-id": "1"}
+    with limit(0):
+        assert outbound_headers(URL) == {"x-mesh-deadline-ms": "1"}
+    with limit(float("inf")):
+        assert outbound_headers(URL) == {}
+
+
+def test_the_deadline_has_the_name_of_its_request_or_else_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And goes nowhere where deadlines are off."""
+    monkeypatch.setenv("MESHAWARE_DEADLINE_HEADER", " Deadline-Budget ")
+    with limit(2):
+        assert set(outbound_headers(URL)) == {"deadline-budget"}
+    token = begin(Work(None, name=b"x-own"))
+    with limit(2), detached(), limit(1):
+        assert set(outbound_headers(URL)) == {"x-own"}
+    end(token)
+    for none in ("two words", "\udcff", ""):
+        monkeypatch.setenv("MESHAWARE_DEADLINE_HEADER", none)
+        with limit(2):
+            assert set(outbound_headers(URL)) == {"x-mesh-deadline-ms"}
+    monkeypatch.setenv("MESHAWARE_DEADLINE_HEADER", "deadline-budget")
+    monkeypatch.setenv("MESHAWARE_DEADLINES", "Off")
+    with limit(2), bind_headers({"deadline-budget": "7"}):
+        assert outbound_headers(URL) == {"deadline-budget": "7"}
+
+
+def test_a_value_that_came_is_not_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever bound it under a name of his own."""
+    monkeypatch.setenv("MESHAWARE_DEADLINE_HEADER", "deadline-budget")
+    with bind_headers({"deadline-budget": "7000"}):
+        assert outbound_headers(URL) == {}
+        with limit(1):
+            assert 900 < int(outbound_headers(URL)["deadline-budget"]) <= 1000

@@ -79,6 +79,12 @@ def test_bytes_over_127_are_taken_as_they_are() -> None:
     assert read([("x-tenant", b"caf\xe9")]) == ((b"x-tenant", b"caf\xe9"),)
 
 
+@pytest.mark.parametrize("name", ["x-mesh-deadline-ms", "X-Mesh-Deadline-Ms", b"x-mesh-deadline-ms"])
+def test_a_deadline_in_a_message_holds_no_job(name: str | bytes) -> None:
+    """`outbound_headers` gave it to whoever wrote the message; by now it says nothing."""
+    assert read([(name, "250"), ("x-tenant", "1")]) == ((b"x-tenant", b"1"),)
+
+
 def test_a_name_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="header 'X-Tenant' is given twice"):
         read([("x-tenant", "1"), ("X-Tenant", "1")])

@@ -40,6 +40,9 @@ def test_without_anything_the_defaults_hold() -> None:
         "buffer": 0.25,
         "budget_policy": "ceiling",
         "deadlines": "enforce",
+        "deadline_header": "x-mesh-deadline-ms",
+        "deadline_floor": 0.005,
+        "deadline_cancel": False,
         "mesh_hosts": (),
         "trace_hosts": (),
         "headers": (),
@@ -77,6 +80,9 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "MESHAWARE_BUFFER": "100ms",
         "MESHAWARE_BUDGET_POLICY": "tight",
         "MESHAWARE_DEADLINES": "observe",
+        "MESHAWARE_DEADLINE_HEADER": "Deadline-Budget",
+        "MESHAWARE_DEADLINE_FLOOR": "20ms",
+        "MESHAWARE_DEADLINE_CANCEL": "true",
         "MESHAWARE_MESH_HOSTS": "payments, .corp.example",
         "MESHAWARE_TRACE_HOSTS": "partner.example,10.1.0.0/16",
         "MESHAWARE_SAMPLING": "0.01",
@@ -88,6 +94,11 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.mesh, settings.routes, settings.timeout) == ("istio", ("routes/", "sidecar"), 60.0)
     assert (settings.attempts, settings.per_try_timeout, settings.buffer) == (2, 1.5, 0.1)
     assert (settings.budget_policy, settings.deadlines) == ("tight", "observe")
+    assert (settings.deadline_header, settings.deadline_floor, settings.deadline_cancel) == (
+        "deadline-budget",
+        0.02,
+        True,
+    )
     assert settings.mesh_hosts == ("payments", ".corp.example")
     assert (settings.trace_hosts, settings.sampling) == (("partner.example", "10.1.0.0/16"), 0.01)
     assert settings.ready_fatal is False

@@ -8,7 +8,16 @@ from typing import Any, get_args
 
 import pytest
 
-from meshaware.instrumentation import CallOutcome, GateOutcome, Verdict, announce_call, announce_gate, announce_routes
+from meshaware.instrumentation import (
+    CallOutcome,
+    GateOutcome,
+    ServedOutcome,
+    Verdict,
+    announce_call,
+    announce_gate,
+    announce_routes,
+    announce_served,
+)
 from meshaware.telemetry.measures import Measures
 
 PAGE = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
@@ -61,6 +70,24 @@ def test_deadlines_are_counted_as_calls_and_as_hits(meters: Any, verdict: Any, *
                 "meshaware.deadline.enforced": enforced,
                 "meshaware.budget.source": "work",
                 "meshaware.route.name": "items",
+            },
+        )
+    ]
+
+
+@pytest.mark.usefixtures("measures")
+def test_requests_with_a_deadline_are_counted_by_how_they_ended(meters: Any) -> None:
+    for _ in range(2):
+        announce_served(ServedOutcome("late", 0.2, -0.1, "grpc-timeout", held=False, retried=True))
+
+    assert meters.points("meshaware.server.deadlines") == [
+        (
+            2,
+            {
+                "meshaware.verdict": "late",
+                "meshaware.deadline.source": "grpc-timeout",
+                "meshaware.deadline.enforced": False,
+                "meshaware.deadline.retried": True,
             },
         )
     ]
@@ -121,6 +148,7 @@ def test_what_stops_counts_no_more_and_what_listens_twice_counts_once(meters: An
 @pytest.mark.usefixtures("measures")
 def test_the_documentation_has_every_metric_with_its_unit_and_attributes(meters: Any) -> None:
     announce_call(CallOutcome("overdue", "items", answered_by="application", reason="x"), "end")
+    announce_served(ServedOutcome("cut", 1.0, -0.1, "header", held=True, retried=False))
     announce_gate(GateOutcome("opened", 1.0, "istio"))
     announce_routes(confirmed=True)
     announce_routes(confirmed=False)

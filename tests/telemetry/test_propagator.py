@@ -233,3 +233,11 @@ def test_a_getter_that_repeats_a_name_gives_each_line_once() -> None:
 def test_fields_name_what_may_be_written() -> None:
     assert MeshPropagator().fields >= {"x-request-id", "x-user-type", "traceparent", "x-b3-traceid"}
     assert "baggage" not in MeshPropagator().fields
+
+
+def test_a_deadline_under_a_name_of_its_own_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was when it came is not what is left, though a prefix means it."""
+    monkeypatch.setenv("MESHAWARE_HEADERS", "x-shop-*")
+    monkeypatch.setenv("MESHAWARE_DEADLINE_HEADER", "X-Shop-Deadline")
+    sent = passed_on({"x-shop-deadline": "900", "x-shop-cart": "7"}, dict(INSIDE))
+    assert sent == {**INSIDE, "x-shop-cart": "7"}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from meshaware.asgi.deadlines import DeadlineLayer
 from meshaware.asgi.peers import peer_reader
 from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
+from meshaware.deadline.work import in_hand
 from meshaware.flavours import detect
 from meshaware.propagation.boundary import boundary, put_back
 from meshaware.propagation.context import Carried, bind
@@ -25,6 +28,7 @@ __all__ = ["MeshMiddleware"]
 
 _CARRYING = ("http", "websocket")
 _ID = rule_of(REQUEST_ID)
+_name_of = itemgetter(0)
 
 
 class MeshMiddleware:
@@ -41,6 +45,8 @@ class MeshMiddleware:
     A request without a usable `x-request-id` gets one for its calls: a UUID 4, as Envoy makes them. Behind a
     sidecar that does not happen, Envoy has set it.
 
+    A deadline that a request brings holds every call that is made for it: see `meshaware.deadline`.
+
     Who called can be asked meanwhile (`meshaware.propagation.inbound.current_peer`), and an error that the
     application raises is marked, so that a log line about it names its request.
 
@@ -53,7 +59,7 @@ class MeshMiddleware:
         SettingsError: A header or host that the settings name cannot be used.
     """
 
-    __slots__ = ("_hosts", "_one", "_read_peer", "_select", "app")
+    __slots__ = ("_hosts", "_one", "_read_peer", "_select", "_timed", "_times", "app")
 
     def __init__(
         self, app: ASGIApp, settings: MeshSettings | None = None, *, gate: ReadinessGate | None = None
@@ -61,7 +67,6 @@ class MeshMiddleware:
         settings = MeshSettings() if settings is None else settings
         headers = HeaderSet.DEFAULT | HeaderSet.parse(settings.headers)
         self.app = app
-        self._select = headers.select
         self._read_peer = peer_reader(settings, gate)
         self._hosts = HostPolicy(
             settings.mesh_hosts, cluster_domain=settings.cluster_domain, trace_hosts=settings.trace_hosts
@@ -69,13 +74,18 @@ class MeshMiddleware:
         workload = settings.workload
         mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
         self._one = mesh.flavour.one_trace_format
+        self._timed = DeadlineLayer(app, settings, mesh.flavour, headers)
+        self._times = self._timed.names
+        self._select = (headers | HeaderSet(self._times)).select
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] not in _CARRYING:
             await self.app(scope, receive, send)
             return
-        found = self._select(scope["headers"])
+        found, app = self._select(scope["headers"]), self.app
+        if not self._times.isdisjoint(map(_name_of, found)) or in_hand() is not None:
+            found, app = self._timed.take(found), self._timed
         if not _brings_id(found):
             found = [pair for pair in found if pair[0] != REQUEST_ID]
             found.append((REQUEST_ID, str(uuid4()).encode()))
@@ -83,7 +93,7 @@ class MeshMiddleware:
         carried = Carried(found, self._hosts, (self._read_peer, scope["headers"]), one=self._one)
         token = bind(carried)
         try:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
         except Exception as error:
             mark(error, carried)
             raise

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from meshaware.client.call import Call, Phase
+from meshaware.client.unsent import Unsent
 from meshaware.durations import format_duration
 from meshaware.errors import DeadlineExceeded
 
@@ -52,6 +53,8 @@ _NEXT: Mapping[Phase, str] = {
 
 def deadline_error(library: Library, call: Call, request: object) -> DeadlineExceeded:
     """Make the error for a call whose time is up: ours, and the library's timeout of the phase it was in."""
+    if isinstance(call, Unsent):
+        return _unsent(library, call, request)
     seconds = call.allowance.total if call.phase == "body" else call.allowance.head
     if call.end == call.until:
         seconds = None
@@ -66,6 +69,20 @@ def deadline_error(library: Library, call: Call, request: object) -> DeadlineExc
         f"{call.line}: {reason}. Spent: {parts or 'nothing yet'}. Next: {_NEXT[call.phase]}"
     )
     error.phase, error.seconds, error.spent = call.phase, seconds, spent
+    if call.route is not None:
+        error.route, error.origin = call.route.name, call.route.origin
+    cast("Any", error).request = request
+    return error
+
+
+def _unsent(library: Library, call: Unsent, request: object) -> DeadlineExceeded:
+    left = f"{format_duration(call.had)} left" if call.had > 0 else "nothing left"
+    error = library.deadline_errors[call.phase](
+        f"{call.line}: not begun, with {left} of the deadline of the work in hand and at least"
+        f" {format_duration(call.floor)} wanted (MESHAWARE_DEADLINE_FLOOR). Next: what used the time"
+        " up before this call? Work that may outlive its request is done under meshaware.deadline.detached()"
+    )
+    error.phase, error.spent = "unsent", {}
     if call.route is not None:
         error.route, error.origin = call.route.name, call.route.origin
     cast("Any", error).request = request

@@ -7,19 +7,24 @@ Decides and touches no socket. The caller's request is never changed: what leave
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from meshaware.budgets import Budget, Route, RouteSource, RouteTable, declared_budget
 from meshaware.client.allowance import Allowance, allow, default_allowances, from_budget
 from meshaware.client.call import Call, Whole
+from meshaware.client.lines import HeaderLines
 from meshaware.client.options import OPTIONS, CallOptions
+from meshaware.client.promise import Teller, bound_of, promised
 from meshaware.client.refusal import was_refused
-from meshaware.deadline import current_deadline
+from meshaware.client.unsent import Unsent
+from meshaware.deadline.work import current_deadline, told_deadline
 from meshaware.durations import format_duration
 from meshaware.flavours import detect
 from meshaware.propagation.context import attach, attach_trace
 from meshaware.propagation.hosts import HostPolicy
+from meshaware.propagation.names import Pair
 from meshaware.propagation.outside import detach
 from meshaware.request_copy import copy_request
 
@@ -34,6 +39,10 @@ _SILENT: Mapping[str, None] = dict.fromkeys(("connect", "read", "write", "pool")
 _REMEMBERED = 4096
 
 _log = logging.getLogger("meshaware.client")
+
+
+class _Remainder(float):
+    """A limit that comes from the work in hand and not from a budget."""
 
 
 class Leaving(NamedTuple):
@@ -60,12 +69,15 @@ class Outgoing:
         self._deadlines = settings.deadlines
         declared = declared_budget(settings.timeout, settings.attempts, settings.per_try_timeout)
         self._unrouted, self._unbounded = default_allowances(declared, self._buffer, self._policy)
+        self._bound = bound_of(declared)
+        self._teller = Teller(settings.deadline_header.encode())
+        self._floor = settings.deadline_floor
         self._sidecar = _address(settings.outbound_proxy)
         workload = settings.workload
         mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
         self._one = mesh.flavour.one_trace_format
         self._captor = mesh.flavour.title if mesh.settled and mesh.flavour.container is not None else None
-        self._allowances: dict[int, tuple[Budget, Allowance]] = {}
+        self._allowances: dict[int, tuple[Budget, Allowance, float | None]] = {}
         self._said: set[str] = set()
         self.would_have_cut = 0
 
@@ -83,18 +95,17 @@ class Outgoing:
             attached = attach_trace(raw)
         else:
             attached = detach(raw)
-        if attached is not raw:
-            headers = type(headers)(attached)
         route = None
         if plain:
             table = self._source if isinstance(self._source, RouteTable) else self._source.current
             asked = authority.decode("ascii", "replace")
             path = url.raw_path.decode("ascii")
-            route = table.match_parts(request.method, asked, path, headers, port=url.port or 80)
+            seen = headers if attached is raw else HeaderLines(attached)
+            route = table.match_parts(request.method, asked, path, seen, port=url.port or 80)
         extensions: dict[str, Any] = {name: value for name, value in request.extensions.items() if name not in _OURS}
         options: CallOptions | None = request.extensions.get(OPTIONS)
-        budgeted = self._allowance(route)
-        allowance = allow(budgeted, extensions.get("timeout"), options)
+        budgeted, bound = self._allowance(route)
+        given = allowance = allow(budgeted, extensions.get("timeout"), options)
         if allowance.source == "caller" and route is not None:
             self._warn_if_shorter(route, allowance, budgeted)
         observed = None
@@ -102,8 +113,12 @@ class Outgoing:
             observed = allowance.total or allowance.head if self._deadlines == "observe" else None
             phases = allowance.phases if budgeted.phases is not allowance.phases or observed is None else _SILENT
             allowance = Allowance(None, None, phases, allowance.source)
-        whole: Whole | None = request.extensions.get(WHOLE)
-        call = Call(f"{request.method} {url}", route, allowance, self._until(options), whole)
+            observed = self._observed(observed, options)
+        call = self._begin(request, route, allowance, options)
+        if self._deadlines != "off":
+            attached = self._tell(attached, call, promised(bound, given), options, inside=inside)
+        if attached is not raw:
+            headers = type(headers)(attached)
         extensions["timeout"] = allowance.phases
         leaving = copy_request(request)
         leaving.headers, leaving.extensions = headers, extensions
@@ -111,27 +126,45 @@ class Outgoing:
             leaving.url = url.copy_with(host=self._sidecar[0], port=self._sidecar[1])
         return Leaving(leaving, call, inside, plain, observed)
 
-    def _until(self, options: CallOptions | None) -> float | None:
+    def _begin(self, request: Any, route: Route | None, allowance: Allowance, options: CallOptions | None) -> Call:
+        line = f"{request.method} {request.url}"
+        whole: Whole | None = request.extensions.get(WHOLE)
         if self._deadlines != "enforce" or (options is not None and options.detached):
-            return None
+            return Call(line, route, allowance, None, whole)
         until = current_deadline()
-        if options is not None and options.deadline is not None:
-            until = options.deadline if until is None else min(until, options.deadline)
-        return until
+        if until is not None and (left := until - monotonic()) < self._floor:
+            return Unsent(line, route, allowance, had=left, floor=self._floor)
+        return Call(line, route, allowance, _earlier(until, options), whole)
 
-    def _allowance(self, route: Route | None) -> Allowance:
+    def _tell(
+        self, raw: Sequence[Pair], call: Call, answer: float | None, options: CallOptions | None, *, inside: bool
+    ) -> Sequence[Pair]:
+        if options is not None and options.detached:
+            return self._teller.tell(raw, None, None, inside=False)
+        until = call.until if self._deadlines == "enforce" else _earlier(told_deadline(), options)
+        return self._teller.tell(raw, answer, None if until is None else until - monotonic(), inside=inside)
+
+    def _observed(self, limit: float | None, options: CallOptions | None) -> float | None:
+        until = told_deadline() if limit is not None else None
+        if limit is None or until is None or (options is not None and options.detached):
+            return limit
+        left = until - monotonic()
+        return _Remainder(0.0 if left < self._floor else left) if left < limit else limit
+
+    def _allowance(self, route: Route | None) -> tuple[Allowance, float | None]:
         if route is None:
-            return self._unrouted
+            return self._unrouted, self._bound
         # By identity: hashing a budget costs more than everything else here, and a table never changes.
         known = self._allowances.get(id(route.budget))
         if known is not None and known[0] is route.budget:
-            return known[1]
+            return known[1], known[2]
         seconds = route.budget.total(self._buffer, self._policy)
         allowance = self._unbounded if seconds is None else from_budget(seconds, "route")
         if len(self._allowances) >= _REMEMBERED:
             self._allowances.clear()
-        self._allowances[id(route.budget)] = (route.budget, allowance)
-        return allowance
+        bound = bound_of(route.budget)
+        self._allowances[id(route.budget)] = (route.budget, allowance, bound)
+        return allowance, bound
 
     def _warn_if_shorter(self, route: Route, given: Allowance, budgeted: Allowance) -> None:
         if budgeted.source != "route" or given.total is None or budgeted.total is None or given.total >= budgeted.total:
@@ -151,6 +184,12 @@ class Outgoing:
         """Count a call that would have been cut if deadlines were enforced, and say so once a route."""
         self.would_have_cut += 1
         where = "no route" if call.route is None else f"route {call.route.name!r} ({call.route.origin})"
+        if isinstance(limit, _Remainder):
+            self.say_once(
+                f"deadlines are observed: on {where} a call outlasted the deadline of its request and would have been"
+                " cut there"
+            )
+            return
         self.say_once(
             f"deadlines are observed: on {where} a call took longer than {format_duration(limit)}"
             " and would have been cut there"
@@ -164,6 +203,12 @@ class Outgoing:
             return f"the sidecar at {self._sidecar[0]}:{self._sidecar[1]}"
         # A sidecar that captures the traffic accepts every connection and answers 503 for an upstream that is down.
         return f"the sidecar ({self._captor})" if self._captor is not None and was_refused(error) else None
+
+
+def _earlier(until: float | None, options: CallOptions | None) -> float | None:
+    if options is None or options.deadline is None:
+        return until
+    return options.deadline if until is None else min(until, options.deadline)
 
 
 def _address(proxy: str | None) -> tuple[str, int] | None:

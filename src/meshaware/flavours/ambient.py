@@ -13,6 +13,8 @@ __all__ = ["AMBIENT"]
 AMBIENT = Flavour(
     name="ambient",
     title="Istio ambient",
+    # A waypoint's or a gateway's; ztunnel leaves it as it is.
+    tells_timeout=True,
     marks=(
         Mark("annotation", "ambient.istio.io/redirection", re.compile(r"^(enabled|pending)$")),
         # Only what was asked for, not what came of it; either way there is nothing in the pod to wait for.

@@ -21,6 +21,8 @@ CONSUL = Flavour(
     container="consul-dataplane",
     # As Istio's. Where the configuration sanitises it, or the protocol is gRPC, none arrives.
     peer_header="x-forwarded-client-cert",
+    # The own Envoy's bound on the application, `local_request_timeout_ms`: 15 s unless that says otherwise.
+    tells_timeout=True,
     marks=(
         Mark("label", "consul.hashicorp.com/connect-inject-status", _INJECTED),
         Mark("annotation", "consul.hashicorp.com/connect-inject-status", _INJECTED),

@@ -47,6 +47,8 @@ class Flavour:
         marks: What shows that a pod is in this mesh; one is enough.
         peer_header: The header in which the proxy says who called, and which it takes away where it cannot say;
             None where a request may reach the application with whatever the caller put there.
+        tells_timeout: Whether `x-envoy-expected-rq-timeout-ms`, where it arrives, was written by an Envoy that ends the
+            request then: that of the caller or the own one.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Flavour:
     container: str | None = None
     marks: tuple[Mark, ...] = ()
     peer_header: str | None = None
+    tells_timeout: bool = False
 
     @property
     def gates(self) -> bool:

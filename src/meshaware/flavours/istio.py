@@ -20,6 +20,7 @@ ISTIO = Flavour(
     container="istio-proxy",
     # APPEND_FORWARD by default: what came is kept over mTLS and removed otherwise; the own element is the last.
     peer_header="x-forwarded-client-cert",
+    # Not `tells_timeout`: the sidecar takes away what the caller's one said, and says nothing for lack of a timeout.
     marks=(
         # Every template writes it; the one for gRPC without any proxy (`grpc-simple`) lists no istio-proxy.
         Mark("annotation", "sidecar.istio.io/status", re.compile(r'"istio-proxy"')),

@@ -8,18 +8,21 @@ thread or executor does not, see `threads`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import lru_cache
 from os import environ
+from time import monotonic
 from types import EllipsisType, TracebackType
 
+from meshaware.deadline.header import DEFAULT_NAME, write_milliseconds
+from meshaware.deadline.work import in_hand, told_deadline
 from meshaware.identity import Peer
 from meshaware.propagation.fitness import fit
 from meshaware.propagation.given import GivenHeaders, merge, read_given
 from meshaware.propagation.hosts import HostPolicy
-from meshaware.propagation.names import BAGGAGE, FORMATS, W3C, Pair
+from meshaware.propagation.names import BAGGAGE, FORMATS, W3C, Pair, is_name
 from meshaware.propagation.outgoing import Cargo, Changes, changes, load
 from meshaware.propagation.outside import detach
 from meshaware.propagation.spans import arrival, baggage_as_written, live_baggage, live_trace_headers, tracing_here
@@ -170,6 +173,8 @@ def bind_headers(headers: GivenHeaders, *, hosts: HostPolicy | None = None) -> A
         with bind_headers({"x-request-id": job_id, "x-user-type": "premium"}):
             client.post("http://inventory:8080/refill")
 
+    A deadline header among them is left out: `meshaware.deadline.limit` is how a job is held to a time.
+
     Blocks nest: the inner headers go over the outer ones, and after the block all is as it was. Naming a
     position in a trace (`traceparent`, `b3`, `x-b3-...`) replaces every trace header of the outer block.
 
@@ -187,6 +192,8 @@ def bind_headers(headers: GivenHeaders, *, hosts: HostPolicy | None = None) -> A
 def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     Return the headers to add to a call made with any other client; none for a host outside the mesh.
+
+    With a deadline in hand, what is left of it goes along, as `MESHAWARE_DEADLINE_HEADER` or under its default name.
 
     A host outside that `MESHAWARE_TRACE_HOSTS` names gets `traceparent` and `tracestate`, or the B3 headers where only
     those came.
@@ -212,7 +219,7 @@ def outbound_headers(url: str, headers: Mapping[str, str] | None = None) -> dict
         present[lower], spelled[lower] = _encoded(value), name
     host, authority = found[1], present.get(b"host", found[1])
     if hosts.inside(host) and hosts.inside(authority):
-        add = _changes(present).add
+        add = _with_deadline(_changes(present).add, present)
     elif hosts.traced(host) and hosts.traced(authority):
         add = _trace_alone(present).add
     else:
@@ -278,6 +285,28 @@ def _changes(present: Mapping[bytes, bytes], *, one: bool = False) -> Changes:
         add, drop = changes(cargo, {name: present[name] for name in present if name != BAGGAGE}, live, one=one)
         return Changes(add, drop | {BAGGAGE})
     return changes(cargo, present, live, baggage, one=one)
+
+
+def _with_deadline(add: Iterable[Pair], present: Container[bytes]) -> Iterable[Pair]:
+    # What came is of the request, not of what is left of it by now.
+    name = _deadline_header()
+    yield from (pair for pair in add if pair[0] != name)
+    at = None if name is None else told_deadline()
+    if name is not None and at is not None and name not in present:
+        told = write_milliseconds(at - monotonic())
+        if told is not None:
+            yield name, told
+
+
+def _deadline_header() -> bytes | None:
+    work = in_hand()
+    if work is not None and work.name is not None:
+        return work.name
+    if environ.get("MESHAWARE_DEADLINES", "").strip().lower() == "off":
+        return None
+    # What is no name, settings refuse; here it is not worth an error with each call.
+    name = _encoded(environ.get("MESHAWARE_DEADLINE_HEADER", "").strip().lower())
+    return name if is_name(name) else DEFAULT_NAME.encode()
 
 
 def _encoded(text: str | bytes) -> bytes:

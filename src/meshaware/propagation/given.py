@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
+from meshaware.deadline.header import DEFAULT_NAME
 from meshaware.propagation.fitness import MAX_COUNT, MAX_TOTAL, rule_of
 from meshaware.propagation.headers import warn_of
 from meshaware.propagation.names import (
@@ -26,6 +27,8 @@ __all__ = ["GivenHeaders", "merge", "read_given"]
 GivenHeaders = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
 _SHOWN = 80
+# `outbound_headers` gave it to whoever wrote the message; what was left then says nothing of the job.
+_DEADLINE = DEFAULT_NAME.encode()
 _NEEDS = {
     TRACESTATE: TRACEPARENT,
     X_B3_TRACEID: X_B3_SPANID,
@@ -36,7 +39,7 @@ _NEEDS = {
 
 def read_given(headers: GivenHeaders, stacklevel: int) -> tuple[Pair, ...]:
     """
-    Read headers given in code.
+    Read headers given in code. A caller's deadline among them is left out: what was left of it then holds no job.
 
     Args:
         headers: Names in any case, with their values. Text is ASCII; bytes are taken as they are.
@@ -48,6 +51,8 @@ def read_given(headers: GivenHeaders, stacklevel: int) -> tuple[Pair, ...]:
     """
     read: dict[bytes, bytes] = {}
     for given, text in cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers:
+        if (given.encode() if isinstance(given, str) else given).lower() == _DEADLINE:
+            continue
         name = _name(given)
         if name in read:
             raise ValueError(f"header {_shown(given)} is given twice: give it once")

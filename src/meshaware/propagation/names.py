@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
+from meshaware.deadline.header import DEFAULT_NAME
+
 __all__ = [
     "B3",
     "BAGGAGE",
@@ -133,6 +135,9 @@ def is_name(name: bytes) -> bool:
     return _match_name(name) is not None
 
 
+_DEADLINE = DEFAULT_NAME.encode()
+
+
 def obstacle(name: bytes) -> str | None:
     """
     Say why a header can never be carried; None where it can.
@@ -142,6 +147,8 @@ def obstacle(name: bytes) -> str | None:
     """
     if name in _IMPOSSIBLE or name.startswith(_IMPOSSIBLE_PREFIXES):
         return "it belongs to one message or one connection (RFC 9110, 7.6.1), not to what that message causes"
+    if name == _DEADLINE:
+        return "it is the caller's deadline, which is told anew with each call: less is left of it each time"
     return None
 
 

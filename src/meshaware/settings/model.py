@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from meshaware.deadline.header import DEFAULT_NAME
 from meshaware.errors import SettingsError
 from meshaware.settings.found import DEFAULT, Unusable
 from meshaware.settings.gather import FACTS, gather
@@ -18,6 +19,7 @@ from meshaware.settings.problems import problems_of
 from meshaware.settings.readers import (
     read_choice,
     read_count,
+    read_deadline_header,
     read_domain,
     read_flag,
     read_headers,
@@ -99,6 +101,9 @@ class MeshSettings(BaseSettings):
         buffer: How much longer than the mesh the client waits.
         budget_policy: `ceiling` or `tight`.
         deadlines: `enforce`, `observe` or `off`.
+        deadline_header: The header in which the next service is told how long its answer is waited for.
+        deadline_floor: With less than this left of a request's deadline no further call is begun.
+        deadline_cancel: Whether a request whose time is up is answered 504, and its handler cancelled.
         mesh_hosts: Further hosts, suffixes (`.corp.example`), addresses or networks that are inside the mesh.
         trace_hosts: Hosts, suffixes, addresses or networks outside the mesh that get the trace context, and nothing
             else.
@@ -135,6 +140,9 @@ class MeshSettings(BaseSettings):
     buffer: Annotated[float, _read(read_seconds)] = 0.25
     budget_policy: Annotated[BudgetPolicy, _read(read_choice("ceiling", "tight"))] = "ceiling"
     deadlines: Annotated[Deadlines, _read(read_choice("enforce", "observe", "off"))] = "enforce"
+    deadline_header: Annotated[str, _read(read_deadline_header)] = DEFAULT_NAME
+    deadline_floor: Annotated[float, _read(read_seconds)] = 0.005
+    deadline_cancel: Annotated[bool, _read(read_flag)] = False
     mesh_hosts: Annotated[tuple[str, ...], _read(read_hosts)] = ()
     trace_hosts: Annotated[tuple[str, ...], _read(read_hosts)] = ()
     headers: Annotated[tuple[str, ...], _read(read_headers)] = ()
@@ -164,6 +172,9 @@ class MeshSettings(BaseSettings):
         buffer: float | str = _UNSET,
         budget_policy: BudgetPolicy = _UNSET,
         deadlines: Deadlines = _UNSET,
+        deadline_header: str = _UNSET,
+        deadline_floor: float | str = _UNSET,
+        deadline_cancel: bool = _UNSET,
         mesh_hosts: str | Iterable[str] = _UNSET,
         trace_hosts: str | Iterable[str] = _UNSET,
         headers: str | Iterable[str] = _UNSET,
@@ -238,6 +249,15 @@ class MeshSettings(BaseSettings):
     def _two_health_paths(self) -> Self:
         if self.livez_path == self.readyz_path:
             raise ValueError(f"livez_path and readyz_path are both {self.livez_path!r}; accepted: two different paths")
+        return self
+
+    @model_validator(mode="after")
+    def _deadline_is_not_carried(self) -> Self:
+        if self.deadline_header in map(str.lower, self.headers):
+            raise ValueError(
+                f"headers name {self.deadline_header!r}, the deadline_header, which is told anew with each call;"
+                " accepted: headers without it"
+            )
         return self
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:

@@ -20,6 +20,7 @@ from meshaware.settings.problems import nearest
 __all__ = [
     "read_choice",
     "read_count",
+    "read_deadline_header",
     "read_domain",
     "read_flag",
     "read_headers",
@@ -45,6 +46,29 @@ _SAMPLING: tuple[Literal["mesh", "always"], ...] = ("mesh", "always")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
 _HOST = re.compile(r"[^\s/@,]{1,255}(/[0-9]{1,3})?", re.ASCII)
 _HOST_AND_PORT = re.compile(r"[^\s/@,]{1,255}")
+# Not all there are, but what would break a request, its trace or its route.
+_TAKEN = frozenset(
+    {
+        "authorization",
+        "b3",
+        "baggage",
+        "connection",
+        "cookie",
+        "grpc-timeout",
+        "host",
+        "keep-alive",
+        "te",
+        "traceparent",
+        "tracestate",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "x-client-trace-id",
+        "x-request-id",
+    }
+)
+_TAKEN_PREFIXES = ("accept", "content-", "if-", "proxy-", "sec-", "x-b3-", "x-envoy-", "x-forwarded-", "l5d-")
 _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 _RATIO = re.compile(r"\d{0,20}\.?\d{1,20}(?:e-?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _PATH = re.compile(r"/[\x21-\x7e]{1,255}")
@@ -133,6 +157,14 @@ def read_headers(value: object) -> tuple[str, ...]:
         "names of headers (x-tenant), prefixes (x-shop-*) or sets (w3c, b3, envoy, routing, vendors), comma-separated"
     )
     return _items(value, accepted, _HEADER)
+
+
+def read_deadline_header(value: object) -> str:
+    """The name of a header of meshaware's own: none that says something else already."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if not _HEADER.fullmatch(text) or text in _TAKEN or text.startswith(_TAKEN_PREFIXES):
+        raise ValueError("the name of a header that means nothing else yet, such as x-mesh-deadline-ms")
+    return text
 
 
 def read_domain(value: object) -> str:

@@ -42,6 +42,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("buffer", "how much longer than the mesh the client waits"),
     Variable("budget_policy", "`ceiling` or `tight`: how a budget is made of timeout and retries"),
     Variable("deadlines", "`enforce`, `observe` (count and log what would have been cut) or `off`"),
+    Variable("deadline_header", "header in which the next service is told how long its answer is waited for"),
+    Variable("deadline_floor", "with less than this left of a request's deadline no further call is begun"),
+    Variable("deadline_cancel", "whether a request whose time is up is answered 504, and its handler cancelled"),
     Variable("mesh_hosts", "further hosts, suffixes (`.corp.example`), addresses or networks inside the mesh"),
     Variable(
         "trace_hosts",

@@ -15,9 +15,11 @@ from meshaware.instrumentation import (
     CallOutcome,
     GateOutcome,
     RouteRefresh,
+    ServedOutcome,
     on_call,
     on_gate,
     on_route_refresh,
+    on_served,
     routes_confirmed,
 )
 
@@ -48,6 +50,11 @@ class Measures:
             unit="{call}",
             description="Calls that ran out of time: cut, or merely observed.",
         )
+        self._served = meter.create_counter(
+            "meshaware.server.deadlines",
+            unit="{request}",
+            description="Requests that came with a deadline, by how they ended.",
+        )
         self._failures = meter.create_counter(
             "meshaware.routes.refresh.failures",
             unit="{failure}",
@@ -71,7 +78,12 @@ class Measures:
     def listen(self) -> None:
         """Count from now on, and what is known of gates already."""
         if not self._stops:
-            self._stops = [on_call(self.call), on_route_refresh(self.refreshed), on_gate(self.gate)]
+            self._stops = [
+                on_call(self.call),
+                on_served(self.served),
+                on_route_refresh(self.refreshed),
+                on_gate(self.gate),
+            ]
 
     def stop(self) -> None:
         """Count no more."""
@@ -92,6 +104,18 @@ class Measures:
             self._cut.add(
                 1, {"meshaware.deadline.enforced": enforced, "meshaware.budget.source": outcome.source, **route}
             )
+
+    def served(self, outcome: ServedOutcome) -> None:
+        """Count a request that came with a deadline."""
+        self._served.add(
+            1,
+            {
+                "meshaware.verdict": outcome.verdict,
+                "meshaware.deadline.source": outcome.source,
+                "meshaware.deadline.enforced": outcome.held,
+                "meshaware.deadline.retried": outcome.retried,
+            },
+        )
 
     def gate(self, outcome: GateOutcome) -> None:
         """Record how long a gate was waited for."""

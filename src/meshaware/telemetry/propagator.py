@@ -61,6 +61,7 @@ class MeshPropagator(TraceFormat):
             cluster_domain=os.environ.get("MESHAWARE_CLUSTER_DOMAIN", "").strip() or "cluster.local",
             trace_hosts=os.environ.get("MESHAWARE_TRACE_HOSTS", ""),
         )
+        self._behind = {BAGGAGE, _encoded(os.environ.get("MESHAWARE_DEADLINE_HEADER", "").strip().lower())}
         listed = [name.strip() for name in os.environ.get("OTEL_PROPAGATORS", "").split(",")]
         self._written_before = frozenset[bytes]().union(*(_WRITERS.get(name, ()) for name in listed))
 
@@ -114,7 +115,8 @@ class MeshPropagator(TraceFormat):
             setter.set(carrier, name.decode(), value.decode("latin-1"))
 
     def _found(self, carrier: Any, getter: Any) -> list[Pair]:
-        return [pair for pair in read_pairs(carrier, getter, self._headers, self._headers.names) if pair[0] != BAGGAGE]
+        pairs = read_pairs(carrier, getter, self._headers, self._headers.names)
+        return [pair for pair in pairs if pair[0] not in self._behind]
 
 
 def _pairs(carrier: object) -> list[Pair] | None:
