@@ -47,6 +47,7 @@ class Flavour:
         marks: What shows that a pod is in this mesh; one is enough.
         peer_header: The header in which the proxy says who called, and which it takes away where it cannot say;
             None where a request may reach the application with whatever the caller put there.
+        retries: How often the proxy makes a call again where no route says.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Flavour:
     container: str | None = None
     marks: tuple[Mark, ...] = ()
     peer_header: str | None = None
+    retries: int = 0
 
     @property
     def gates(self) -> bool:

@@ -18,6 +18,8 @@ KUMA = Flavour(
     container="kuma-sidecar",
     # SANITIZE_SET: there is only the one element that the sidecar wrote.
     peer_header="x-forwarded-client-cert",
+    # The MeshRetry that every new mesh is made with.
+    retries=5,
     marks=(
         Mark("annotation", "kuma.io/sidecar-injected", re.compile(r"^(true|enabled)$")),
         Mark("label", "kuma.io/mesh", re.compile(r".")),
