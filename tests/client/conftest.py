@@ -64,6 +64,8 @@ class Peer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._stop = threading.Event()
         self._open: list[socket.socket] = []
+        self._news = threading.Condition()
+        self._ended = 0
         self.requests: list[bytes] = []
         self.connections = 0
         self.port: int = self._listener.getsockname()[1]
@@ -93,6 +95,14 @@ class Peer:
         conversation.read_request = recorded  # type: ignore[method-assign]
         with contextlib.suppress(OSError), connection:
             self._script(conversation)
+        with self._news:
+            self._ended += 1
+            self._news.notify_all()
+
+    def wait_until_closed(self) -> None:
+        """Wait until the caller has closed every connection that it opened."""
+        with self._news:
+            assert self._news.wait_for(lambda: self._ended == self.connections, 10), "a connection is still open"
 
     def close(self) -> None:
         self._stop.set()
