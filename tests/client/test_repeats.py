@@ -121,6 +121,14 @@ def test_other_calls_are_no_retry(heard: Heard) -> None:
     assert said(heard) == []
 
 
+def test_another_client_begins_anew(heard: Heard) -> None:
+    """As each test of an application does that makes its own."""
+    for _ in range(5):
+        with client_of(failing()) as client:
+            client.get(URL)
+    assert said(heard) == []
+
+
 def test_calls_that_succeed_in_between_make_it_no_retry(heard: Heard) -> None:
     """An upstream that fails now and then, asked again and again by one that needs it anew each time."""
     tries = count()

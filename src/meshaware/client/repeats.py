@@ -2,7 +2,7 @@
 Calls that are made again after they failed: what can be seen of a retry that no factory was told of.
 
 A decorator around `client.post(...)`, or a loop, makes a new request each time, and nothing connects them but this: one
-task or thread asks for the same again soon after it failed. That is counted; nothing is done about it but to say it.
+task or thread asks one client for the same again soon after it failed. That is counted; nothing is done about it but to say it.
 Redirects and auth flows happen inside one call and are never counted. Only calls that fail pay for it.
 """
 
@@ -28,6 +28,7 @@ _DEPTH = 200
 class _Run(NamedTuple):
     """Calls for the same thing that failed, one after the other."""
 
+    client: object
     key: tuple[str, str, int]
     tries: int
     ended: float
@@ -45,16 +46,18 @@ class Repeats:
         tries: How often the mesh tries a call.
     """
 
-    __slots__ = ("_tries",)
+    __slots__ = ("_mark", "_tries")
 
     def __init__(self, tries: MeshTries) -> None:
         self._tries = tries
+        # What a context remembers must not keep the routes alive.
+        self._mark = object()
 
     def answered(self, request: Any, status: int, begun: float) -> None:
         """A call was answered: 429 and 5xx are what retries are made for."""
         if status == 429 or status >= 500:
             self.failed(request, begun)
-        elif (run := _run.get()) is not None and run.key == _key(request):
+        elif (run := _run.get()) is not None and run.client is self._mark and run.key == _key(request):
             self._count(request, run, begun)
             _run.set(None)
 
@@ -64,13 +67,13 @@ class Repeats:
             return
         run = _run.get()
         key = _key(request)
-        if run is None or run.key != key or begun - run.ended > _FORGOTTEN:
-            _run.set(_Run(key, 1, monotonic(), soon=True))
+        if run is None or run.client is not self._mark or run.key != key or begun - run.ended > _FORGOTTEN:
+            _run.set(_Run(self._mark, key, 1, monotonic(), soon=True))
         else:
             _run.set(self._count(request, run, begun))
 
     def _count(self, request: Any, run: _Run, begun: float) -> _Run:
-        run = _Run(run.key, run.tries + 1, monotonic(), run.soon and begun - run.ended <= _SOON)
+        run = _Run(run.client, run.key, run.tries + 1, monotonic(), run.soon and begun - run.ended <= _SOON)
         library = _on_the_stack()
         if library is not None or (run.soon and run.tries >= _ENOUGH):
             mesh = self._tries.of(request.method, run.key[1], request.headers)
