@@ -26,12 +26,10 @@ async def clients(routes: RouteTable) -> None:
     create_client(limits=httpx2.Limits(keepalive_expiry=60))
     create_client(base_ulr="http://inventory:8080")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     create_client(retries=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    # A transport of the other library fails with a bare AssertionError at the first call: a type checker says it before.
+    # A transport of the other library fails with a bare AssertionError at the first call; a type checker says so before.
     create_client(transport=httpx.HTTPTransport())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def errors(error: ReadDeadlineExceeded, warning: DoubleRetryWarning) -> None:
-    ours: DeadlineExceeded = error
-    theirs: httpx2.ReadTimeout = error
-    both: UserWarning = warning
-    print(ours, theirs, both)
+def errors(error: ReadDeadlineExceeded, warning: DoubleRetryWarning) -> tuple[DeadlineExceeded, UserWarning]:
+    assert_type(error.request, httpx2.Request)
+    return error, warning

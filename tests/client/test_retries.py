@@ -64,9 +64,7 @@ def said(heard: list[warnings.WarningMessage]) -> list[str]:
     return [str(each.message) for each in heard]
 
 
-def test_the_warning_does_the_sum_of_the_base_url_s_route(
-    routes: Routes, heard: list[warnings.WarningMessage]
-) -> None:
+def test_the_warning_does_the_sum_of_the_base_url_s_route(routes: Routes, heard: list[warnings.WarningMessage]) -> None:
     """Three tries here, three there; and it points at the line that made the client."""
     table = routes(retries={"attempts": 2})
     create_client(ISTIO, routes=table, base_url="http://inventory.shop/", transport=RetryTransport())

@@ -37,8 +37,8 @@ KEEPALIVE_EXPIRY = 4.0
 """
 Seconds that a connection may be idle before it is closed and not used again.
 
-The side that closes last may find the other gone with its request under way. uvicorn, hypercorn and Node close after 5 s,
-which is httpx's own number as well; Envoy keeps an idle connection of its downstream for an hour.
+The side that closes last may find the other gone with its request under way. uvicorn, hypercorn and Node close after
+5 s, which is httpx's own number as well; Envoy keeps an idle connection of its downstream for an hour.
 """
 
 

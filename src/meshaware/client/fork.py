@@ -81,8 +81,8 @@ class InOneLoop:
     """
     An asynchronous client that notices when the event loop of its connections is no more.
 
-    Tests give each test, and `TestClient` outside a `with` each request, a loop of its own. httpx would take a connection
-    from its pool that nobody drives any longer: "Event loop is closed".
+    Tests give each test, and `TestClient` outside a `with` each request, a loop of its own. httpx would take a
+    connection from its pool that nobody drives any longer: "Event loop is closed".
     """
 
     _loop: AbstractEventLoop | None = None

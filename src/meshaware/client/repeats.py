@@ -2,8 +2,8 @@
 Calls that are made again after they failed: what can be seen of a retry that no factory was told of.
 
 A decorator around `client.post(...)`, or a loop, makes a new request each time, and nothing connects them but this: one
-task or thread asks one client for the same again soon after it failed. That is counted; nothing is done about it but to say it.
-Redirects and auth flows happen inside one call and are never counted. Only calls that fail pay for it.
+task or thread asks one client for the same again soon after it failed. That is counted; nothing is done about it but to
+say it. Redirects and auth flows happen inside one call and are never counted. Only calls that fail pay for it.
 """
 
 from __future__ import annotations
