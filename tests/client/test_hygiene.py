@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -82,7 +82,7 @@ def test_a_life_that_ends_in_an_error_closes_its_connections(peer: Callable[[Scr
     client = mesh.async_client()
 
     @asynccontextmanager
-    async def own(app: FastAPI) -> AsyncIterator[None]:
+    async def own(app: FastAPI) -> AsyncGenerator[None]:
         await client.get(upstream.url)
         yield
         raise LookupError("its own")
@@ -149,7 +149,7 @@ def test_clients_that_the_application_drops_are_not_kept() -> None:
         mesh.client().close()
         mesh.async_client()
     gc.collect()
-    assert len(mesh._clients) + len(mesh._async_clients) == 0
+    assert [len(vars(mesh)[kept]) for kept in ("_clients", "_async_clients")] == [0, 0]
 
 
 def test_an_idle_connection_is_given_up_before_common_servers_close_it() -> None:

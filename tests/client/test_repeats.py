@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
 from itertools import count
 from typing import Any
 
@@ -27,9 +28,10 @@ Heard = list[warnings.WarningMessage]
 @pytest.fixture(autouse=True)
 def _unsaid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(retries, "_said", set[object]())
-    token = repeats._run.set(None)
+    run: ContextVar[object] = vars(repeats)["_run"]
+    token = run.set(None)
     yield
-    repeats._run.reset(token)
+    run.reset(token)
 
 
 @pytest.fixture(name="heard")

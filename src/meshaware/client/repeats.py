@@ -8,8 +8,8 @@ say it. Redirects and auth flows happen inside one call and are never counted. O
 
 from __future__ import annotations
 
-import sys
 from contextvars import ContextVar
+from inspect import currentframe
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -100,12 +100,12 @@ def _key(request: Any) -> tuple[str, str, int]:
 
 def _on_the_stack() -> str | None:
     """The library that makes calls again and in whose hands this one is, if there is one."""
-    frame = sys._getframe()  # noqa: SLF001
+    frame = currentframe()
     for _ in range(_DEPTH):
+        if frame is None:
+            break
         name = str(frame.f_globals.get("__name__")).partition(".")[0]
         if name in LIBRARIES:
             return name
-        if frame.f_back is None:
-            return None
         frame = frame.f_back
     return None

@@ -7,10 +7,10 @@ trouble gets them all, and a POST may be carried out more than once.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from inspect import currentframe
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from meshaware.budgets import Route, RouteSource, RouteTable
@@ -158,7 +158,7 @@ def _connects_again(transport: Any) -> bool:
     return isinstance(retries, int) and retries > 0
 
 
-def _name(transport: Any) -> str:
+def _name(transport: object) -> str:
     kind = type(transport)
     return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
 
@@ -169,9 +169,10 @@ def _retrying(transport: Any) -> _Found | None:
 
     Told by its package, by its name, or by the decorator of a known library around the method that sends.
     """
-    kind, name = type(transport), _name(transport)
+    name = _name(transport)
     policy = next((v for key in ("retry", "_retry") if (v := getattr(transport, key, None)) is not None), None)
-    if "retry" in kind.__name__.lower() or name.partition(".")[0] in LIBRARIES:
+    package, _, kind = name.partition(".")
+    if "retry" in kind.lower() or package in LIBRARIES:
         methods = getattr(policy, "allowed_methods", None)
         return _Found(name, _number(transport, policy), methods is None or "POST" in methods)
     for method in METHODS:
@@ -191,8 +192,9 @@ def _number(holder: Any, policy: Any) -> int | None:
     total = getattr(policy, "total", None)
     if isinstance(total, int):
         return total + 1
-    config = getattr(holder, "config", None)
-    stop = config.get("stop") if isinstance(config, Mapping) else getattr(policy, "stop", None)
+    config: object = getattr(holder, "config", None)
+    options = cast("Mapping[str, Any]", config) if isinstance(config, dict) else None
+    stop: Any = getattr(policy, "stop", None) if options is None else options.get("stop")
     for each in (stop, *getattr(stop, "stops", ())):
         number = getattr(each, "max_attempt_number", None)
         if isinstance(number, int):
@@ -206,7 +208,8 @@ def say_once(key: object, message: str) -> None:
     if key in _said or len(_said) >= _REMEMBERED:
         return
     _said.add(key)
-    level, frame = 1, sys._getframe()  # noqa: SLF001 (`skip_file_prefixes` came with Python 3.12)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _BETWEEN:
+    # `skip_file_prefixes` came with Python 3.12.
+    level, frame = 1, currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _BETWEEN:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, DoubleRetryWarning, stacklevel=level)

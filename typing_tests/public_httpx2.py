@@ -26,7 +26,7 @@ async def clients(routes: RouteTable) -> None:
     create_client(limits=httpx2.Limits(keepalive_expiry=60))
     create_client(base_ulr="http://inventory:8080")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     create_client(retries=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    # A transport of the other library fails with a bare AssertionError at the first call; a type checker says so before.
+    # A transport of the other library fails with a bare AssertionError at the first call; type checkers say so before.
     create_client(transport=httpx.HTTPTransport())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
