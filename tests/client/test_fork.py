@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import select
 import signal
@@ -22,7 +23,7 @@ import trustme
 
 from meshaware import create_async_client, create_client
 from meshaware.budgets import RouteTable
-from meshaware.client.fork import forget_connections
+from meshaware.client.fork import forget_connections, forget_in_children
 from meshaware.settings import MeshSettings
 
 from .conftest import Conversation, Peer, Script
@@ -323,3 +324,62 @@ def test_a_transport_without_a_pool_is_left_alone() -> None:
     with create_client(NOWHERE, routes=EMPTY, transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
         forget_connections(client)
         assert client.get("http://inventory/").status_code == 200
+
+
+class Foreign(httpx.BaseTransport):
+    """A transport whose `_pool` is none of httpcore's."""
+
+    def __init__(self) -> None:
+        self._pool = object()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200)
+
+
+def test_a_pool_of_another_kind_is_left_alone() -> None:
+    """Nothing is known of it."""
+    with create_client(NOWHERE, routes=EMPTY, transport=Foreign()) as client:
+        forget_connections(client)
+        assert client.get("http://inventory/").status_code == 200
+
+
+class Broken:
+    """Stands for a client that cannot be looked into."""
+
+
+@pytest.mark.parametrize("server", ["http"], indirect=True)
+def test_one_client_that_fails_does_not_harm_the_others(server: Counting, fork: Fork) -> None:
+    """And it is said in the log."""
+    broken = Broken()
+    forget_in_children(broken)
+    with create_client(NOWHERE, routes=EMPTY) as client:
+        client.get(server.url)
+        records: list[str] = []
+
+        def call() -> str:
+            return client.get(server.url).text + "".join(records)
+
+        handler = logging.Handler()
+        handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger("meshaware.client").addHandler(handler)
+        try:
+            said = fork(call).said
+        finally:
+            logging.getLogger("meshaware.client").removeHandler(handler)
+    assert said.startswith("2a forked process may share connections of <")
+
+
+@pytest.mark.parametrize("server", ["http"], indirect=True)
+def test_connections_that_are_closed_or_not_open_yet_are_passed_over(server: Counting) -> None:
+    """An asynchronous connection has no descriptor before it is connected, and none after it was closed."""
+
+    async def call() -> None:
+        async with create_async_client(NOWHERE, routes=EMPTY) as client:
+            assert (await client.get(server.url)).text == "1"
+            pool: Any = vars(client)["_transport"]._inner._pool
+            await pool.connections[0].aclose()
+            pool._connections.append(pool.create_connection(pool.connections[0]._origin))
+            forget_connections(client)
+            assert (await client.get(server.url)).text == "2"
+
+    asyncio.run(call())

@@ -12,6 +12,7 @@ has no public way to forget a connection without closing it.
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from asyncio import AbstractEventLoop, get_running_loop
 from typing import Any
@@ -22,6 +23,8 @@ from meshaware.client.nested import transports_within
 __all__ = ["InOneLoop", "forget_connections", "forget_in_children"]
 
 _clients: WeakSet[Any] = WeakSet()
+
+_log = logging.getLogger("meshaware.client")
 
 
 def forget_in_children(client: Any) -> None:
@@ -36,13 +39,25 @@ def forget_connections(client: Any) -> None:
     Calls that are under way keep the old pool, and fail. Transports of the caller's are looked into as well; of those
     that are not built on httpcore nothing is known, and nothing is done to them.
     """
-    done: list[Any] = []
+    old: list[Any] = []
+    seen: list[Any] = []
     for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
         for each in transports_within(transport):
             pool = getattr(each, "_pool", None)
-            if pool is not None and not any(pool is other for other in done):
+            if _is_pool(pool) and not any(each is other for other in seen):
                 each._pool = _emptied(pool)  # noqa: SLF001
-                done += [pool, each._pool]  # noqa: SLF001
+                old.append(pool)
+            seen.append(each)
+    for pool in old:
+        for connection in pool.connections:
+            if hasattr(connection, "close"):
+                connection.close()
+            else:
+                _cut(connection)
+
+
+def _is_pool(pool: object) -> bool:
+    return all(hasattr(pool, name) for name in ("_connections", "_requests", "_optional_thread_lock"))
 
 
 def _emptied(pool: Any) -> Any:
@@ -50,11 +65,6 @@ def _emptied(pool: Any) -> Any:
     pool._optional_thread_lock = type(pool._optional_thread_lock)()  # noqa: SLF001
     fresh = copy.copy(pool)
     fresh._connections, fresh._requests = [], []  # noqa: SLF001
-    for connection in pool.connections:
-        if hasattr(connection, "close"):
-            connection.close()
-        else:
-            _cut(connection)
     return fresh
 
 
@@ -105,7 +115,10 @@ def _running_loop() -> AbstractEventLoop | None:
 
 def _after_fork() -> None:
     for client in list(_clients):
-        forget_connections(client)
+        try:
+            forget_connections(client)
+        except Exception:  # noqa: BLE001 (the other clients must not suffer from it)
+            _log.exception("a forked process may share connections of %r with its parent", client)
 
 
 if hasattr(os, "register_at_fork"):
