@@ -269,3 +269,22 @@ def test_a_query_is_not_repeated_in_the_warning(heard: Heard) -> None:
         for _ in range(3):
             client.get(URL, params={"token": "s3cret"})
     assert "s3cret" not in said(heard)[0]
+
+
+def test_a_deep_stack_is_searched_within_bounds(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands too far up is not found, and the third try still is."""
+    monkeypatch.setattr(repeats, "_DEPTH", 1)
+    with client_of(failing()) as client:
+        for _ in range(3):
+            client.get(URL)
+    assert "was made again each time it failed" in said(heard)[0]
+
+
+@pytest.mark.anyio
+async def test_asynchronous_errors_of_the_transport_are_counted(heard: Heard) -> None:
+    """And raised as they are."""
+    async with create_async_client(ISTIO, routes=RouteTable.empty(), transport=httpx.MockTransport(refuse)) as client:
+        for _ in range(3):
+            with pytest.raises(httpx.ConnectError, match="refused"):
+                await client.get(URL)
+    assert len(said(heard)) == 1
