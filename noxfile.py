@@ -96,7 +96,7 @@ def clients(session: nox.Session, library: str) -> None:
     if others:
         session.run("python", "-m", "pip", "uninstall", "-q", "-y", *others)
     # Starlette's test client says that it would rather have httpx2.
-    quiet = ["-W", "ignore:Using httpx with"] if library == "httpx" else []
+    quiet = ["-W", "ignore:Using `httpx` with"] if library == "httpx" else []
     command = ["pytest", *quiet, *(session.posargs or ["tests/client", "tests/test_request_copy.py"])]
     session.run(*command, env={"TESTS_CLIENT_LIBRARY": library})
 
