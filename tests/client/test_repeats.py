@@ -123,6 +123,15 @@ def test_other_calls_are_no_retry(heard: Heard) -> None:
     assert said(heard) == []
 
 
+def test_uploads_that_are_streamed_are_told_apart(heard: Heard) -> None:
+    """One file after the other goes to the same URL."""
+    with client_of(failing()) as client:
+        requests = [client.build_request("POST", URL, content=iter([b"part"])) for _ in range(4)]
+        for request in requests:
+            client.send(request)
+    assert said(heard) == []
+
+
 def test_another_client_begins_anew(heard: Heard) -> None:
     """As each test of an application does that makes its own."""
     for _ in range(5):

@@ -94,8 +94,9 @@ class Repeats:
 
 
 def _key(request: Any) -> tuple[str, str, int]:
-    content = getattr(request, "_content", b"")
-    return request.method, str(request.url), hash(content)
+    # A body that is streamed is gone once it was sent, so nothing tells whether two of them are alike.
+    content = getattr(request, "_content", None)
+    return request.method, str(request.url), id(request) if content is None else hash(content)
 
 
 def _on_the_stack() -> str | None:
