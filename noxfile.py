@@ -88,6 +88,33 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=FOUND[0])
+@nox.parametrize("library", ["httpx", "httpx2", "both"])
+def clients(session: nox.Session, library: str) -> None:
+    """Run the tests of the clients where httpx is installed, or httpx2, or both."""
+    _install(session, "test", extras="testing,httpx2")
+    others = {"httpx": ["httpx2", "httpcore2"], "httpx2": ["httpx", "httpcore"], "both": []}[library]
+    if others:
+        session.run("python", "-m", "pip", "uninstall", "-q", "-y", *others)
+    # Starlette's test client says that it would rather have httpx2.
+    quiet = ["-W", "ignore:Using `httpx` with"] if library == "httpx" else []
+    command = ["pytest", *quiet, *(session.posargs or ["tests/client", "tests/test_request_copy.py"])]
+    session.run(*command, env={"TESTS_CLIENT_LIBRARY": library})
+
+
+@nox.session(python=FOUND[0])
+def endurance(session: nox.Session) -> None:
+    """Make 1,000,000 calls, or `nox -s endurance -- 50000`, and look at what they leave in memory."""
+    _install(session, "test", extras="httpx2")
+    session.run(
+        "pytest",
+        "-s",
+        "--timeout=7200",
+        "tests/client/test_endurance.py",
+        env={"ENDURANCE_CALLS": session.posargs[0] if session.posargs else "1000000"},
+    )
+
+
+@nox.session(python=FOUND[0])
 @nox.parametrize("envoy", ENVOYS)
 def envoys(session: nox.Session, envoy: str) -> None:
     """Run the tests that start an Envoy, on the older Envoys that meshes ship."""

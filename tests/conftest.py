@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# The tests of the clients, run for httpx2: whatever imports httpx gets httpx2, and httpx need not be installed.
+if os.environ.get("TESTS_CLIENT_LIBRARY") == "httpx2":
+    importlib.import_module("httpx2").alias_httpx()
 
 # Examples are counted, not timed: a busy machine is no failure.
 settings.register_profile("meshaware", deadline=None)

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Unpack
+from weakref import WeakSet
 
 import anyio
 
@@ -17,7 +18,6 @@ from meshaware.asgi.types import ASGIApp
 from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import INTERVAL, SidecarRoutes
 from meshaware.client.build import async_close_connections, close_connections, declared_routes
-from meshaware.client.httpx import create_async_client, create_client
 from meshaware.settings import MeshSettings, Workload
 from meshaware.sidecar.readiness import ReadinessGate
 from meshaware.sidecar.workload import async_load_workload, load_workload
@@ -53,8 +53,8 @@ class Mesh:
         self.workload: Workload = self.settings.workload
         self.routes: RouteTable | RouteSource = self._choose_routes() if routes is None else routes
         self.telemetry: Telemetry | None = None
-        self._clients: list[httpx.Client] = []
-        self._async_clients: list[httpx.AsyncClient] = []
+        self._clients: WeakSet[httpx.Client] = WeakSet()
+        self._async_clients: WeakSet[httpx.AsyncClient] = WeakSet()
 
     def _choose_routes(self) -> RouteTable | RouteSource:
         declared = declared_routes(self.settings)
@@ -179,7 +179,7 @@ class Mesh:
             try:
                 if routes is not None:
                     routes.stop()
-                for client in self._clients:
+                for client in tuple(self._clients):
                     close_connections(client)
             finally:
                 if self.telemetry is not None:
@@ -198,9 +198,9 @@ class Mesh:
 
     async def aclose(self) -> None:
         """Close the connections of every client made by `client` and `async_client`; the clients stay usable."""
-        for asynchronous in self._async_clients:
+        for asynchronous in tuple(self._async_clients):
             await async_close_connections(asynchronous)
-        for synchronous in self._clients:
+        for synchronous in tuple(self._clients):
             close_connections(synchronous)
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
@@ -215,12 +215,17 @@ class Mesh:
 
     def async_client(self, **arguments: Unpack[AsyncClientArguments]) -> httpx.AsyncClient:
         """Make an `httpx.AsyncClient` with the mesh's budgets and headers; its connections close with the mesh."""
+        # Here and not above: without httpx, everything of the mesh but its clients works.
+        from meshaware.client.httpx import create_async_client  # noqa: PLC0415
+
         client = create_async_client(self.settings, routes=self.routes, **arguments)
-        self._async_clients.append(client)
+        self._async_clients.add(client)
         return client
 
     def client(self, **arguments: Unpack[ClientArguments]) -> httpx.Client:
         """Make an `httpx.Client` with the mesh's budgets and headers; its connections close with the mesh."""
+        from meshaware.client.httpx import create_client  # noqa: PLC0415 (as above)
+
         client = create_client(self.settings, routes=self.routes, **arguments)
-        self._clients.append(client)
+        self._clients.add(client)
         return client

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ from meshaware.budgets import RouteTable
 from meshaware.settings import MeshSettings
 
 Script = Callable[["Conversation"], None]
+
+# Where only httpx is installed, tests that compare the two libraries have nothing to compare.
+collect_ignore = (
+    []
+    if find_spec("httpx2")
+    else [path.name for path in Path(__file__).parent.glob("test_*.py") if "\nimport httpx2\n" in path.read_text()]
+)
 
 
 class Conversation:
@@ -64,6 +72,8 @@ class Peer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._stop = threading.Event()
         self._open: list[socket.socket] = []
+        self._news = threading.Condition()
+        self._ended = 0
         self.requests: list[bytes] = []
         self.connections = 0
         self.port: int = self._listener.getsockname()[1]
@@ -93,6 +103,14 @@ class Peer:
         conversation.read_request = recorded  # type: ignore[method-assign]
         with contextlib.suppress(OSError), connection:
             self._script(conversation)
+        with self._news:
+            self._ended += 1
+            self._news.notify_all()
+
+    def wait_until_closed(self) -> None:
+        """Wait until the caller has closed every connection that it opened."""
+        with self._news:
+            assert self._news.wait_for(lambda: self._ended == self.connections, 10), "a connection is still open"
 
     def close(self) -> None:
         self._stop.set()

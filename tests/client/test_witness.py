@@ -308,7 +308,8 @@ def test_a_synchronous_stream_that_is_closed_early_is_an_answer_too(
         conversation.stay_silent()
 
     with create_client(settings_for(peer(some)), routes=table) as client, client.stream("GET", URL) as response:
-        assert next(response.iter_raw()) == b"some"
+        chunks = response.iter_raw()
+        assert next(chunks) == b"some"
         assert heard.ends == []
 
     assert heard.verdicts == [("answered", None)]

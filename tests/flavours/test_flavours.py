@@ -42,6 +42,14 @@ def test_each_mesh_has_its_addresses(
 
 
 @pytest.mark.parametrize(
+    ("name", "retries"), [("istio", 2), ("kuma", 5), ("linkerd", 0), ("consul", 0), ("ambient", 0), ("none", 0)]
+)
+def test_each_mesh_makes_calls_again_or_does_not(name: str, retries: int) -> None:
+    """Where no route says: Istio's own list, Kuma's MeshRetry of every new mesh, and nothing elsewhere."""
+    assert FLAVOURS[name].retries == retries
+
+
+@pytest.mark.parametrize(
     ("name", "header"),
     [
         ("istio", "x-forwarded-client-cert"),

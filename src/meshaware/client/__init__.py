@@ -13,6 +13,10 @@ httpx and httpx2 clients that keep the mesh's budgets and carry its headers.
     report      what became of a call
     library     what the two libraries name differently
     build       how a client is put together
+    retries     who else retries: transports that are handed over
+    repeats     ... and calls that are made again after they failed
+    nested      the transports inside a transport
+    fork        connections that this process must not use
     tls         contexts shared between like clients
     httpx, httpx2   the factories; the only files that import a client library
 """

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import httpx
 
-from meshaware.client.build import Parts, mark_call, parts, wrap
+from meshaware.client.build import KEEPALIVE_EXPIRY, Parts, mark_call, parts, wrap
 from meshaware.client.clamp import TimeUp
+from meshaware.client.fork import InOneLoop
 from meshaware.client.library import Library
 from meshaware.client.streams import AsyncBody, Body
 from meshaware.client.transport import AsyncMeshTransport, MeshTransport
@@ -83,6 +84,8 @@ _LIBRARY = Library(
     async_stream=_AsyncStream,
 )
 
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_EXPIRY)
+
 _Text = str | bytes
 _Auth = tuple[_Text, _Text] | Callable[[httpx.Request], httpx.Request] | httpx.Auth
 
@@ -122,24 +125,39 @@ class AsyncClientArguments(_Common, total=False):
     transport: httpx.AsyncBaseTransport | None
 
 
-class _AsyncClient(httpx.AsyncClient):
+class _AsyncClient(InOneLoop, httpx.AsyncClient):
     def __init__(self, made: Parts, arguments: Mapping[str, Any]) -> None:
         super().__init__(**arguments)
+        self._repeats = made.repeats
         wrap(self, made, AsyncMeshTransport)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        mark_call(request)
-        return await super().send(request, **options)
+        self.settle()
+        begun = mark_call(request)
+        try:
+            response = await super().send(request, **options)
+        except httpx.TransportError:
+            self._repeats.failed(request, begun)
+            raise
+        self._repeats.answered(request, response.status_code, begun)
+        return response
 
 
 class _Client(httpx.Client):
     def __init__(self, made: Parts, arguments: Mapping[str, Any]) -> None:
         super().__init__(**arguments)
+        self._repeats = made.repeats
         wrap(self, made, MeshTransport)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        mark_call(request)
-        return super().send(request, **options)
+        begun = mark_call(request)
+        try:
+            response = super().send(request, **options)
+        except httpx.TransportError:
+            self._repeats.failed(request, begun)
+            raise
+        self._repeats.answered(request, response.status_code, begun)
+        return response
 
 
 def create_async_client(
@@ -158,13 +176,15 @@ def create_async_client(
     Args:
         settings: Read from the environment if not given.
         routes: Where budgets come from; None takes the manifests that MESHAWARE_ROUTES names.
-        **arguments: Those of `httpx.AsyncClient`. Without `timeout` the budget sets it. A `transport`, `proxy` or
-            `mounts` is wrapped; a proxy from the environment serves hosts outside the mesh only.
+        **arguments: Those of `httpx.AsyncClient`. Without `timeout` the budget sets it, without `limits` idle
+            connections are kept for 4 s. A `transport`, `proxy` or `mounts` is wrapped; a proxy from the environment
+            serves hosts outside the mesh only.
 
     Raises:
         SettingsError: A variable has a value that cannot be used.
         ManifestError: A manifest cannot be used.
     """
+    arguments.setdefault("limits", _LIMITS)
     made, prepared = parts(settings, routes, _LIBRARY, httpx.create_ssl_context, arguments)
     client = _AsyncClient(made, prepared)
     announce_client(client)
@@ -192,6 +212,7 @@ def create_client(
         SettingsError: A variable has a value that cannot be used.
         ManifestError: A manifest cannot be used.
     """
+    arguments.setdefault("limits", _LIMITS)
     made, prepared = parts(settings, routes, _LIBRARY, httpx.create_ssl_context, arguments)
     client = _Client(made, prepared)
     announce_client(client)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import httpx2
 
-from meshaware.client.build import Parts, mark_call, parts, wrap
+from meshaware.client.build import KEEPALIVE_EXPIRY, Parts, mark_call, parts, wrap
 from meshaware.client.clamp import TimeUp
+from meshaware.client.fork import InOneLoop
 from meshaware.client.library import Library
 from meshaware.client.streams import AsyncBody, Body
 from meshaware.client.transport import AsyncMeshTransport, MeshTransport
@@ -83,6 +84,8 @@ _LIBRARY = Library(
     async_stream=_AsyncStream,
 )
 
+_LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_EXPIRY)
+
 _Text = str | bytes
 _Auth = tuple[_Text, _Text] | Callable[[httpx2.Request], httpx2.Request] | httpx2.Auth
 
@@ -122,24 +125,39 @@ class AsyncClientArguments(_Common, total=False):
     transport: httpx2.AsyncBaseTransport | None
 
 
-class _AsyncClient(httpx2.AsyncClient):
+class _AsyncClient(InOneLoop, httpx2.AsyncClient):
     def __init__(self, made: Parts, arguments: Mapping[str, Any]) -> None:
         super().__init__(**arguments)
+        self._repeats = made.repeats
         wrap(self, made, AsyncMeshTransport)
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        mark_call(request)
-        return await super().send(request, **options)
+        self.settle()
+        begun = mark_call(request)
+        try:
+            response = await super().send(request, **options)
+        except httpx2.TransportError:
+            self._repeats.failed(request, begun)
+            raise
+        self._repeats.answered(request, response.status_code, begun)
+        return response
 
 
 class _Client(httpx2.Client):
     def __init__(self, made: Parts, arguments: Mapping[str, Any]) -> None:
         super().__init__(**arguments)
+        self._repeats = made.repeats
         wrap(self, made, MeshTransport)
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        mark_call(request)
-        return super().send(request, **options)
+        begun = mark_call(request)
+        try:
+            response = super().send(request, **options)
+        except httpx2.TransportError:
+            self._repeats.failed(request, begun)
+            raise
+        self._repeats.answered(request, response.status_code, begun)
+        return response
 
 
 def create_async_client(
@@ -153,6 +171,7 @@ def create_async_client(
 
     As `meshaware.create_async_client` in everything else.
     """
+    arguments.setdefault("limits", _LIMITS)
     made, prepared = parts(settings, routes, _LIBRARY, httpx2.create_ssl_context, arguments)
     client = _AsyncClient(made, prepared)
     announce_client(client)
@@ -170,6 +189,7 @@ def create_client(
 
     As `meshaware.create_client` in everything else.
     """
+    arguments.setdefault("limits", _LIMITS)
     made, prepared = parts(settings, routes, _LIBRARY, httpx2.create_ssl_context, arguments)
     client = _Client(made, prepared)
     announce_client(client)

@@ -42,6 +42,7 @@ class Flavour:
         ready_fallback_url: Asked where nothing listens at `ready_url`, or None.
         admin_url: Envoy's admin, without a path; None if the proxy is no Envoy or keeps its admin to itself.
         has_routes: Whether that admin's `/config_dump` tells the routes of outbound calls.
+        retries: How often the proxy makes a call again where no route says.
         one_trace_format: Whether the proxy advances one format of trace headers and leaves the others stale.
         container: The proxy's container in the pod, for messages; None where the pod has none.
         marks: What shows that a pod is in this mesh; one is enough.
@@ -57,6 +58,7 @@ class Flavour:
     ready_fallback_url: str | None = None
     admin_url: str | None = None
     has_routes: bool = False
+    retries: int = 0
     one_trace_format: bool = False
     container: str | None = None
     marks: tuple[Mark, ...] = ()

@@ -17,6 +17,8 @@ ISTIO = Flavour(
     ready_fallback_url="http://localhost:15020/healthz/ready",
     admin_url="http://localhost:15000",
     has_routes=True,
+    # For connect failures and refused streams; also where there is no VirtualService.
+    retries=2,
     container="istio-proxy",
     # APPEND_FORWARD by default: what came is kept over mTLS and removed otherwise; the own element is the last.
     peer_header="x-forwarded-client-cert",

@@ -15,6 +15,8 @@ KUMA = Flavour(
     ready_url="http://localhost:9902/ready",
     # Before 2.14, and later where the admin's Unix socket is switched off, readiness is Envoy's own.
     ready_fallback_url="http://localhost:9901/ready",
+    # The MeshRetry that every new mesh is made with.
+    retries=5,
     container="kuma-sidecar",
     # SANITIZE_SET: there is only the one element that the sidecar wrote.
     peer_header="x-forwarded-client-cert",
