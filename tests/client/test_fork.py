@@ -120,6 +120,8 @@ class Child:
     def __init__(self, function: Callable[[], str]) -> None:
         told, tell = os.pipe()
         hold, self._release = os.pipe()
+        # What earlier tests left to the collector is not the child's to end: its threads are not there any more.
+        gc.collect()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._release)
