@@ -19,8 +19,8 @@ from meshaware import MeshSettings, ReadinessGate
 from meshaware.errors import SettingsError, SidecarNotReady
 from meshaware.flavours import Detected, Flavour
 from meshaware.instrumentation import GateOutcome, on_gate
-from meshaware.settings.model import MeshName
 from meshaware.settings import gate as settings_gate
+from meshaware.settings.model import MeshName
 from meshaware.sidecar import gate as gate_module
 from meshaware.sidecar import readiness, waiting
 

@@ -3,7 +3,7 @@ Waiting until the proxy beside this process takes calls: the gate itself, in thr
 
 It loads neither pydantic nor an event loop, and logs nothing: what happens is handed to `tell`.
 
-Sources: Istio's `pilot-agent wait` for what is asked (`15021/healthz/ready`; the status alone tells, the body is empty);
+Sources: Istio's `pilot-agent wait` for what is asked (`15021/healthz/ready`; the status alone tells);
 Linkerd's `linkerd-await` for a timeout that is fatal or not by choice.
 """
 
