@@ -106,7 +106,7 @@ def _wait(settings: GateSettings, timeout: float, *, fatal: bool | None) -> int:
 
     fatal = settings.ready_fatal if fatal is None else fatal
     try:
-        Gate(settings, tell=tell).wait(timeout)
+        Gate(settings, tell=tell).wait(timeout, fatal=True)
     except SidecarNotReady as error:
         _say(f"{error}" if fatal else f"warning: {error}; going on without it")
         return EX_UNAVAILABLE if fatal else EX_OK
