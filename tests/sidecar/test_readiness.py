@@ -480,26 +480,6 @@ def detects(monkeypatch: pytest.MonkeyPatch, flavour: Flavour, *, settled: bool)
     monkeypatch.setattr(settings_gate, "detect", detect)
 
 
-def test_a_pod_of_which_nothing_is_known_and_where_nothing_answers_has_no_sidecar(
-    wait: Wait, refusing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Absence never hangs a pod: after the grace the gate is open, the mesh is none, and one line says why."""
-    caplog.set_level(logging.DEBUG, "meshaware")
-    monkeypatch.setattr(waiting, "GRACE", 0.2)
-    detects(monkeypatch, Flavour("istio", "Istio", ready_url=refusing), settled=False)
-    gate = ReadinessGate(MeshSettings())
-    begin = monotonic()
-    assert wait(gate)
-    assert 0.2 <= monotonic() - begin < 0.2 + SOON
-    state = gate.state
-    assert (state.status, state.flavour) == ("open", "none")
-    assert state.reason.startswith(f"no sidecar: {refusing}: refused, ")
-    assert gate.flavour.name == "none"
-    (line,) = caplog.records
-    assert line.levelno == logging.INFO
-    assert "going on without a mesh" in line.getMessage()
-
-
 def test_kubernetes_without_metadata_is_a_candidate() -> None:
     """Settings reach detection: this is the way into the case above."""
     gate = ReadinessGate(MeshSettings(mesh="auto", in_kubernetes=True, workload={}))
