@@ -165,9 +165,11 @@ def test_a_proxy_that_does_not_tell_is_asked_again(
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["8080", "*", "a:8080"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(["configs", "route_config", "name", "virtual_hosts", "domains", "x"]), inner, max_size=4
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["configs", "route_config", "name", "virtual_hosts", "domains", "x"]), inner, max_size=4
+        )
     ),
     max_leaves=20,
 )
@@ -213,9 +215,7 @@ def test_a_known_upstream_opens_the_gate(wait: Wait, mesh: Any) -> None:
 
 
 @pytest.mark.envoy
-def test_an_upstream_that_never_comes_is_named(
-    wait: Wait, mesh: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_upstream_that_never_comes_is_named(wait: Wait, mesh: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The proxy is ready all the same, and the error says so."""
     _, tester = mesh
     gate = ReadinessGate(tester.settings())
@@ -223,7 +223,9 @@ def test_an_upstream_that_never_comes_is_named(
     with pytest.raises(SidecarNotReady) as caught:
         wait(gate, 0.2, upstreams=["nowhere:8080"])
     url = f"{tester.sidecar.admin_url}/config_dump"
-    assert str(caught.value).startswith("the sidecar (Istio) takes calls, but not all routes that were waited for came in")
+    assert str(caught.value).startswith(
+        "the sidecar (Istio) takes calls, but not all routes that were waited for came in"
+    )
     assert f"last: {url}: no route yet for nowhere:8080. To check next: is there a service" in str(caught.value)
     assert gate.is_open, "what one caller waits for closes nobody else's gate"
     assert wait(gate, 0.1, fatal=False, upstreams=["nowhere:8080"]) is False
