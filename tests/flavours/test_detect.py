@@ -104,7 +104,7 @@ def test_a_mesh_that_does_not_exist_is_named() -> None:
     assert len(str(caught.value)) < 300
 
 
-NATIVES = [
+NATIVES: list[tuple[str, dict[str, str], bool | None]] = [
     ("istio", {"sidecar.istio.io/status": NATIVE}, True),
     ("istio", {"sidecar.istio.io/status": CLASSIC}, False),
     ("istio", {"sidecar.istio.io/status": '{"containers": ["istio-proxy"], "initContainers": null}'}, False),

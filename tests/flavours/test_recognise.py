@@ -16,7 +16,7 @@ def said(body: bytes = b"", status: int = 200) -> Heard:
     return Heard("answered", status, body)
 
 
-HEARD = [
+HEARD: list[tuple[str | None, dict[int, Heard]]] = [
     ("istio", {15021: said()}),
     ("istio", {15021: said(status=503), 15020: said(status=503)}),
     # Envoy answers for the agent that is not there yet.

@@ -161,6 +161,11 @@ def http_filter() -> Callable[..., Json]:
     return typed
 
 
+def _join(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(5)
+
+
 class Ports:
     """Fixed ports on a host of the test's own, and what is answered there, byte for byte."""
 
@@ -189,7 +194,7 @@ class Ports:
 
         threads.append(threading.Thread(target=accept))
         threads[0].start()
-        self._stack.callback(lambda: [thread.join(5) for thread in threads])
+        self._stack.callback(_join, threads)
         self._stack.callback(self._over.set)
         self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
 

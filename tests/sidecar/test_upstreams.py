@@ -206,10 +206,11 @@ def test_a_known_upstream_opens_the_gate(wait: Wait, mesh: Any) -> None:
     """By any of its names; named by the setting or by the caller."""
     _, tester = mesh
     gate = ReadinessGate(tester.settings(wait_for=["inventory:8080", "inventory.shop.svc.cluster.local:8080"]))
-    assert not gate.is_open
+    before = gate.state
+    assert before.status == "waiting"
     assert wait(gate, 20)
-    assert gate.is_open
     assert gate.state.status == "open"
+    assert gate.is_open
     assert wait(gate, 20, upstreams=["inventory.shop:8080"])
     assert wait(gate, 20, upstreams="tester:8080, inventory:8080")
 
