@@ -42,6 +42,7 @@ class Envoy:
         config.write_text(
             json.dumps(
                 {
+                    "node": {"id": "test", "cluster": "test"},
                     "admin": {"address": socket_address(admin[1], admin[0])},
                     "static_resources": {"listeners": listeners, "clusters": clusters},
                 }
