@@ -110,6 +110,10 @@ def lateness(rounds: int) -> None:
                 everything += seen
                 print(f"  {f'{name}, {before} before':<36} {_late([each.late for each in seen])}", end=" ")
                 print(_late([each.poller for each in seen]), f"{sum(each.asked for each in seen):9}")
+    for each in everything:
+        if not each.kept:
+            asked = f"{each.asked} requests of {each.allowed}"
+            print(f"  over: {each.late * 1e3:.1f} ms late after {each.waited * 1e3:.0f} ms, {asked}")
     kept = sum(each.kept for each in everything)
     judge(
         "late by at most 10 % of the wait + 10 ms, never over 250 ms, a request a step",
