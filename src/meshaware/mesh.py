@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 import anyio
@@ -150,8 +151,6 @@ class Mesh:
 
     async def _follow_sidecar(self) -> None:
         # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
-        if not await self.gate.async_wait(fatal=False):
-            await self.gate.async_wait(math.inf, fatal=False)
         flavour = await self.gate.async_find()
         if flavour.admin_url is None:
             return
@@ -174,11 +173,13 @@ class Mesh:
         is forked inside has a thread of its own.
         """
         routes = self.routes if isinstance(self.routes, SidecarRoutes) else None
+        stopping = threading.Event()
         if routes is not None:
-            routes.start(after=self._wait_and_load)
+            routes.start(after=partial(self._wait_and_load, stopping))
         try:
             yield
         finally:
+            stopping.set()
             try:
                 if routes is not None:
                     routes.stop()
@@ -188,11 +189,9 @@ class Mesh:
                 if self.telemetry is not None:
                     self.telemetry.flush_what_moves()
 
-    def _wait_and_load(self) -> bool:
-        if not self.gate.wait(fatal=False):
-            self.gate.wait(math.inf, fatal=False)
-        flavour = self.gate.find()
-        if flavour.admin_url is None:
+    def _wait_and_load(self, stopping: threading.Event) -> bool:
+        flavour = self.gate.find(stopping)
+        if flavour.admin_url is None or stopping.is_set():
             return False
         workload = load_workload(self.settings, flavour=flavour)
         if isinstance(self.routes, SidecarRoutes):
