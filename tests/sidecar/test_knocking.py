@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+import threading
 from time import monotonic
 from typing import Any
 
@@ -62,6 +64,41 @@ def test_who_hangs_up_has_said_nothing_valid(ports: Any) -> None:
     """An end without an answer."""
     ports.listen(9902, {"GET /ready": b""})
     assert knock((Knock(9902, "/ready"),), 5.0) == {9902: Heard("invalid")}
+
+
+def test_a_connection_that_breaks_is_no_answer(own_host: str) -> None:
+    """A listener that resets it, as a process does that is killed."""
+    with socket.create_server((own_host, 9902)) as listener:
+
+        def reset() -> None:
+            connection, _ = listener.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        assert knock((Knock(9902, "/ready"),), 5.0) == {9902: Heard("invalid")}
+        thread.join(5)
+
+
+def test_an_answer_may_come_in_pieces(own_host: str) -> None:
+    """It is complete when its length is."""
+    with socket.create_server((own_host, 4191)) as listener:
+        heard = threading.Event()
+
+        def dribble() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for byte in OK:
+                    connection.sendall(bytes((byte,)))
+                heard.wait(5)
+
+        thread = threading.Thread(target=dribble)
+        thread.start()
+        assert knock((Knock(4191, "/live"),), 5.0) == {4191: Heard("answered", 200, b"live\n")}
+        heard.set()
+        thread.join(5)
 
 
 def test_the_second_address_is_tried_where_the_first_refuses(ports: Any, monkeypatch: pytest.MonkeyPatch) -> None:
