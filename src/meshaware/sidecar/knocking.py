@@ -65,7 +65,8 @@ class _Visit:
         self.port = knock.port
         self._exchange = None if knock.path is None else Exchange(knock.url, "GET", timeout, MAX_BYTES)
         self._selector = selector
-        self._heard = Heard("silent")
+        # For as long as no connection stands, nobody may be there: the kernel of a busy host takes its time to refuse.
+        self._heard = Heard("unreached")
         self._connection: socket.socket | None = None
         self._asked: tuple[Exchange, socket.socket] | None = None
         self._addresses = self._try_addresses(parse_loopback(knock.url).addresses)
@@ -114,6 +115,7 @@ class _Visit:
             self._heard = Heard("listening")
             self._close()
             return
+        self._heard = Heard("silent")
         self._asked = self._exchange, connection
         # A question is far smaller than what a socket takes at once; if the connection is broken, reading it tells.
         with suppress(OSError):
