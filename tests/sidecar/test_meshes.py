@@ -394,8 +394,9 @@ def test_a_thread_that_looks_on_can_be_stopped(settings: dict[str, Any], monkeyp
 
 
 @pytest.mark.anyio
-async def test_a_look_at_a_silent_port_can_be_cancelled(ports: Any) -> None:
+async def test_a_look_at_a_silent_port_can_be_cancelled(ports: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, and others of the event loop run meanwhile."""
+    monkeypatch.setattr(waiting, "ATTEMPT", 20.0)
     ports.listen(9901)
     gate, begin, ticks = unknown_pod(), monotonic(), 0
     async with anyio.create_task_group() as tasks:
@@ -405,7 +406,7 @@ async def test_a_look_at_a_silent_port_can_be_cancelled(ports: Any) -> None:
                 await anyio.sleep(0.005)
                 ticks += 1
         tasks.cancel_scope.cancel()
-    assert monotonic() - begin < 0.9, "a look may last a second"
+    assert monotonic() - begin < 10
     assert ticks > 5
     assert gate.state.status == "waiting"
 
