@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Unpack
 from weakref import WeakSet
 
@@ -59,8 +60,9 @@ class Mesh:
     def _choose_routes(self) -> RouteTable | RouteSource:
         declared = declared_routes(self.settings)
         live = not self.settings.routes or "sidecar" in self.settings.routes
-        admin = self.gate.flavour.admin_url if self.settings.admin_url is None else self.settings.admin_url
-        if not live or admin is None or not self.gate.flavour.has_routes:
+        mesh = self.settings.detected
+        admin = mesh.flavour.admin_url if self.settings.admin_url is None else self.settings.admin_url
+        if not live or (mesh.settled and (admin is None or not mesh.flavour.has_routes)):
             return declared
         return SidecarRoutes(
             admin,
@@ -149,12 +151,12 @@ class Mesh:
 
     async def _follow_sidecar(self) -> None:
         # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
-        if not await self.gate.async_wait(fatal=False):
-            await self.gate.async_wait(math.inf, fatal=False)
-        if self.gate.flavour.admin_url is None:
+        flavour = await self.gate.async_find()
+        if flavour.admin_url is None:
             return
-        workload = await async_load_workload(self.settings)
+        workload = await async_load_workload(self.settings, flavour=flavour)
         if isinstance(self.routes, SidecarRoutes):
+            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
             # What a short name means depends on the namespace, and the sidecar knows it for sure.
             self.routes.namespace = self.routes.namespace or workload.namespace
             await self.routes.async_refresh(max_age=INTERVAL)
@@ -171,11 +173,13 @@ class Mesh:
         is forked inside has a thread of its own.
         """
         routes = self.routes if isinstance(self.routes, SidecarRoutes) else None
+        stopping = threading.Event()
         if routes is not None:
-            routes.start(after=self._wait_and_load)
+            routes.start(after=partial(self._wait_and_load, stopping))
         try:
             yield
         finally:
+            stopping.set()
             try:
                 if routes is not None:
                     routes.stop()
@@ -185,13 +189,13 @@ class Mesh:
                 if self.telemetry is not None:
                     self.telemetry.flush_what_moves()
 
-    def _wait_and_load(self) -> bool:
-        if not self.gate.wait(fatal=False):
-            self.gate.wait(math.inf, fatal=False)
-        if self.gate.flavour.admin_url is None:
+    def _wait_and_load(self, stopping: threading.Event) -> bool:
+        flavour = self.gate.find(stopping)
+        if flavour.admin_url is None or stopping.is_set():
             return False
-        workload = load_workload(self.settings)
+        workload = load_workload(self.settings, flavour=flavour)
         if isinstance(self.routes, SidecarRoutes):
+            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
             self.routes.namespace = self.routes.namespace or workload.namespace
         self.workload = workload
         return True

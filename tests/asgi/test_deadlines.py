@@ -212,7 +212,13 @@ async def test_a_websocket_outlives_the_request_that_opens_it() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("mesh", "told"), [("istio", False), ("linkerd", False), ("consul", True), ("ambient", True)])
+@pytest.mark.parametrize(
+    ("mesh", "told"),
+    [
+        *(("istio", False), ("linkerd", False), ("consul", True)),
+        *(("kuma", True), ("ambient", True), ("none", True)),
+    ],
+)
 async def test_envoys_word_counts_by_mesh(mesh: Any, told: bool) -> None:
     found, *_ = await serve([(b"x-envoy-expected-rq-timeout-ms", b"15000")], remaining, MeshSettings(mesh=mesh))
     assert (found is not None) is told

@@ -21,7 +21,6 @@ from meshaware.client.refusal import was_refused
 from meshaware.client.unsent import Unsent
 from meshaware.deadline.work import current_deadline, told_deadline
 from meshaware.durations import format_duration
-from meshaware.flavours import detect
 from meshaware.propagation.context import attach, attach_trace
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.names import Pair
@@ -73,8 +72,7 @@ class Outgoing:
         self._teller = Teller(settings.deadline_header.encode())
         self._floor = settings.deadline_floor
         self._sidecar = _address(settings.outbound_proxy)
-        workload = settings.workload
-        mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
+        mesh = settings.detected
         self._one = mesh.flavour.one_trace_format
         self._captor = mesh.flavour.title if mesh.settled and mesh.flavour.container is not None else None
         self._allowances: dict[int, tuple[Budget, Allowance, float | None]] = {}

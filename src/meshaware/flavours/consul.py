@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark
+from meshaware.flavours.flavour import ENVOY_STATES, Flavour, Mark, Sign
 
 __all__ = ["CONSUL"]
 
+_AS_SIDECAR = "consul.hashicorp.com/enable-consul-dataplane-as-sidecar"
 _INJECTED = re.compile(r"^injected$")
 
 CONSUL = Flavour(
@@ -27,4 +28,8 @@ CONSUL = Flavour(
         Mark("label", "consul.hashicorp.com/connect-inject-status", _INJECTED),
         Mark("annotation", "consul.hashicorp.com/connect-inject-status", _INJECTED),
     ),
+    native_marks=(Mark("annotation", _AS_SIDECAR, re.compile(r"^true$")),),
+    classic_marks=(Mark("annotation", _AS_SIDECAR, re.compile(r"^false$")),),
+    # Any Envoy may have its admin there; 20600 is consul-dataplane's. Whatever is asked of it, it might do.
+    proofs=((Sign(19000, "/ready", body=ENVOY_STATES), Sign(20600)),),
 )

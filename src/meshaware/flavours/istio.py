@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark
+from meshaware.flavours.flavour import Flavour, Mark, Sign
 
 __all__ = ["ISTIO"]
+
+_STATUS = "sidecar.istio.io/status"
 
 ISTIO = Flavour(
     name="istio",
@@ -19,13 +21,21 @@ ISTIO = Flavour(
     has_routes=True,
     # For connect failures and refused streams; also where there is no VirtualService.
     retries=2,
+    tells_hosts=True,
     container="istio-proxy",
     # APPEND_FORWARD by default: what came is kept over mTLS and removed otherwise; the own element is the last.
     peer_header="x-forwarded-client-cert",
     # Not `tells_timeout`: the sidecar takes away what the caller's one said, and says nothing for lack of a timeout.
     marks=(
         # Every template writes it; the one for gRPC without any proxy (`grpc-simple`) lists no istio-proxy.
-        Mark("annotation", "sidecar.istio.io/status", re.compile(r'"istio-proxy"')),
+        Mark("annotation", _STATUS, re.compile(r'"istio-proxy"')),
         Mark("label", "security.istio.io/tlsMode", re.compile(r"^istio$")),
+    ),
+    native_marks=(Mark("annotation", _STATUS, re.compile(r'"initContainers"\s*:\s*\[[^\]]*"istio-proxy"')),),
+    classic_marks=(Mark("annotation", _STATUS, re.compile(r'"containers"\s*:\s*\[[^\]]*"istio-proxy"')),),
+    proofs=(
+        (Sign(15021, "/healthz/ready", silent=True),),
+        # The agent is there first, and says 503 with an empty body; an application on this port says something.
+        (Sign(15020, "/healthz/ready", body=re.compile(rb"^$"), silent=True),),
     ),
 )

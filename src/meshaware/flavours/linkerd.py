@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark
+from meshaware.flavours.flavour import Flavour, Mark, Sign
 
 __all__ = ["LINKERD"]
 
@@ -23,4 +23,11 @@ LINKERD = Flavour(
         # `linkerd.io/inject` is only the wish, and is often the namespace's.
         Mark("annotation", "linkerd.io/proxy-version", re.compile(r".")),
     ),
+    # Only where the pod itself says so: since 2.20 it is the default, and then nothing in the pod tells.
+    native_marks=tuple(
+        Mark("annotation", f"config.{stage}linkerd.io/proxy-enable-native-sidecar", re.compile(r"^true$"))
+        for stage in ("", "beta.", "alpha.")
+    ),
+    classic_marks=(Mark("annotation", "config.linkerd.io/proxy-enable-native-sidecar", re.compile(r"^false$")),),
+    proofs=((Sign(4191, "/live", statuses=(200,), body=re.compile(rb"^live\n?$"), silent=True),),),
 )

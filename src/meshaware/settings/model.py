@@ -12,10 +12,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from meshaware.deadline.header import DEFAULT_NAME
 from meshaware.errors import SettingsError
+from meshaware.flavours import Detected
 from meshaware.settings.found import DEFAULT, Unusable
+from meshaware.settings.gate import GateSettings
 from meshaware.settings.gather import FACTS, gather
 from meshaware.settings.mapping import FrozenMapping
-from meshaware.settings.problems import problems_of
+from meshaware.settings.problems import problems_of, sentence_of
 from meshaware.settings.readers import (
     read_choice,
     read_count,
@@ -33,6 +35,8 @@ from meshaware.settings.readers import (
     read_sampling,
     read_seconds,
     read_text,
+    read_upstreams,
+    read_why_not,
     unpath,
 )
 from meshaware.settings.sources.variables import unknown_variables
@@ -117,6 +121,8 @@ class MeshSettings(BaseSettings):
         podinfo: Directory of the downward-API files; `None`: `/etc/podinfo`, `/etc/istio/pod`.
         ready_timeout: How long to wait for the proxy.
         ready_fatal: Whether a proxy that is not ready in time is an error.
+        wait_for: Upstreams (`inventory:8080`) whose routes the proxy has to know as well.
+        wait_disabled: A reason not to wait for the proxy at all; `None`: none.
         livez_path: Path of the liveness endpoint.
         readyz_path: Path of the readiness endpoint.
         in_kubernetes: Whether this process runs in a pod; left out, it is found out.
@@ -154,6 +160,8 @@ class MeshSettings(BaseSettings):
     podinfo: Annotated[str | None, _read_or_none(lambda value: read_text(unpath(value)))] = None
     ready_timeout: Annotated[float, _read(read_seconds)] = 60.0
     ready_fatal: Annotated[bool, _read(read_flag)] = True
+    wait_for: Annotated[tuple[str, ...], _read(read_upstreams)] = ()
+    wait_disabled: Annotated[str | None, _read_or_none(read_why_not)] = None
     livez_path: Annotated[str, _read(read_path)] = "/livez"
     readyz_path: Annotated[str, _read(read_path)] = "/readyz"
     in_kubernetes: Annotated[bool, _read(read_flag)] = False
@@ -186,6 +194,8 @@ class MeshSettings(BaseSettings):
         podinfo: str | os.PathLike[str] | None = _UNSET,
         ready_timeout: float | str = _UNSET,
         ready_fatal: bool = _UNSET,
+        wait_for: str | Iterable[str] = _UNSET,
+        wait_disabled: str | None = _UNSET,
         livez_path: str = _UNSET,
         readyz_path: str = _UNSET,
         in_kubernetes: bool = _UNSET,
@@ -209,8 +219,7 @@ class MeshSettings(BaseSettings):
         except ValidationError as error:
             problems += problems_of(error, usable)
         if problems:
-            head = f"{len(problems)} settings" if len(problems) > 1 else "1 setting"
-            raise SettingsError("\n  ".join([f"{head} cannot be used:", *problems])) from None
+            raise SettingsError(sentence_of(problems)) from None
         self._origins = FrozenMapping({field: each.origin for field, each in usable.items() if field in values})
 
     @property
@@ -223,6 +232,27 @@ class MeshSettings(BaseSettings):
         own = {name: self._origins.get(name, DEFAULT) for name in type(self).model_fields if name != "workload"}
         facts = {f"workload.{name}": self.workload.origins.get(name, DEFAULT) for name in FACTS}
         return FrozenMapping(own | facts)
+
+    @property
+    def detected(self) -> Detected:
+        """Which mesh this is and what says so, by what is known without asking anybody; see `meshaware.flavours`."""
+        return self.for_gate.detected
+
+    @property
+    def for_gate(self) -> GateSettings:
+        """What waiting for the proxy needs of these."""
+        return GateSettings(
+            mesh=self.mesh,
+            admin_url=self.admin_url,
+            ready_url=self.ready_url,
+            ready_timeout=self.ready_timeout,
+            ready_fatal=self.ready_fatal,
+            wait_for=self.wait_for,
+            wait_disabled=self.wait_disabled,
+            in_kubernetes=self.in_kubernetes,
+            labels=self.workload.labels,
+            annotations=self.workload.annotations,
+        )
 
     def with_workload(self, workload: Workload) -> Self:
         """The same settings, for a workload of which `load_workload` has found out more."""
