@@ -52,13 +52,15 @@ class Allowance(NamedTuple):
     """
     What one call may take, in seconds; None is unbounded.
 
-    `head` runs from the end of the upload to the response's headers, `total` from there to the end of the body.
+    Both run from the end of the upload: `head` to the response's headers, `total` to the end of the body. `ours` tells
+    whether the phases come from the budget too, and not from the caller.
     """
 
     head: float | None
     total: float | None
     phases: Mapping[str, float | None]
     source: Source
+    ours: bool = True
 
 
 def from_budget(seconds: float, source: Source, *, streams: bool = False) -> Allowance:
@@ -107,12 +109,12 @@ def allow(budgeted: Allowance, given: Mapping[str, Any] | None, options: CallOpt
         numbers = [seconds for seconds in phases.values() if seconds is not None]
         if len(numbers) == len(PHASES):
             largest = max(numbers)
-            allowance = Allowance(largest, largest, phases, "caller")
+            allowance = Allowance(largest, largest, phases, "caller", ours=False)
         else:
-            allowance = budgeted._replace(phases=phases)
+            allowance = budgeted._replace(phases=phases, ours=False)
     if options is not None:
         if options.timeout is not None:
-            allowance = Allowance(options.timeout, options.timeout, allowance.phases, "caller")
+            allowance = allowance._replace(head=options.timeout, total=options.timeout, source="caller")
         elif options.detached:
             allowance = allowance._replace(head=None, total=None)
     return allowance

@@ -101,9 +101,9 @@ class Outgoing:
         if self._deadlines != "enforce":
             observed = allowance.total or allowance.head if self._deadlines == "observe" else None
             phases = allowance.phases if budgeted.phases is not allowance.phases or observed is None else _SILENT
-            allowance = Allowance(None, None, phases, allowance.source)
+            allowance = Allowance(None, None, phases, allowance.source, ours=False)
         whole: Whole | None = request.extensions.get(WHOLE)
-        call = Call(f"{request.method} {url}", route, allowance, self._until(options), whole)
+        call = Call(request, route, allowance, self._until(options), whole)
         extensions["timeout"] = allowance.phases
         leaving = copy_request(request)
         leaving.headers, leaving.extensions = headers, extensions
