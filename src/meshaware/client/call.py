@@ -92,9 +92,8 @@ class Call:
             self.phase = phase
             self.marks[0] = (phase, self.marks[0][1])
 
-    def enter(self, phase: Literal["connect", "send", "wait"]) -> None:
+    def enter(self, phase: Literal["connect", "send", "wait"], now: float) -> None:
         """Move on: a phase has begun."""
-        now = monotonic()
         self.phase = phase
         self.marks.append((phase, now))
         self.end = self._headers_by(now) if phase == "wait" else self.until
@@ -108,25 +107,23 @@ class Call:
         Args:
             upgraded: The connection speaks another protocol now, in both directions: that is no answer to wait for.
         """
-        started = self._started()
+        phase, started = self.marks[-1]
+        if phase != "wait":
+            started = self._started()
         self.phase = "body"
         self.marks.append(("body", monotonic()))
         if upgraded:
             self.allowance = self.allowance._replace(head=None, total=None, ours=False)
             self.until = None
-        total = self.allowance.total
-        self.end = end = self._by(started, total)
-        if self.whole is not None:
-            self._share(self.whole, started, end)
-
-    def _share(self, whole: Whole, started: float, end: float | None) -> None:
-        """Hold the hops that follow to this one's time."""
-        allowance = self.allowance
-        if allowance.total is not None:
-            if whole.total is None and end is not None:
+        allowance, whole = self.allowance, self.whole
+        self.end = end = self._by(started, allowance.total)
+        if whole is not None:
+            # What follows, a redirect or another try with credentials, is held to this one's time.
+            if allowance.total is None:
+                if whole.head is None and allowance.head is not None:
+                    whole.head = Limit(started + allowance.head, allowance, self.route)
+            elif whole.total is None and end is not None:
                 whole.total = Limit(end, allowance, self.route)
-        elif whole.head is None and allowance.head is not None:
-            whole.head = Limit(started + allowance.head, allowance, self.route)
 
     def _started(self) -> float:
         for phase, at in reversed(self.marks):

@@ -7,7 +7,7 @@ pool, and `connect` that a connection is about to be opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any
@@ -71,29 +71,34 @@ class ShrinkingTimeouts(ScopedTimeouts):
         return shorter(super().get(key, default), self._call.end, monotonic())
 
 
-class WatchedTimeouts(ShrinkingTimeouts):
+class WatchedTimeouts(dict[str, "float | None"]):
     """
-    As `ShrinkingTimeouts`, where all connections are watched.
+    As `ShrinkingTimeouts`, where connections are watched: those cut reads and writes by themselves, and more exactly.
 
     Args:
         phases: httpx's timeouts.
         call: Whose they are.
-        extensions: Those of the request that leaves, and ...
-        trace: ... what is put in there once a connection is about to be opened.
+        extensions: Those of the request that leaves.
+        trace: Makes what is put in there once a connection is about to be opened.
     """
 
-    __slots__ = ("_extensions", "_trace")
+    __slots__ = ("_call", "_extensions", "_trace")
 
     def __init__(
-        self, phases: Mapping[str, float | None], call: Call, extensions: dict[str, Any], trace: object
+        self, phases: Mapping[str, float | None], call: Call, extensions: dict[str, Any], trace: Callable[[Call], object]
     ) -> None:
-        dict.__init__(self, phases)
+        super().__init__(phases)
         self._call = call
         self._extensions = extensions
         self._trace = trace
 
     def get(self, key: str, default: float | None = None) -> float | None:  # type: ignore[override]
-        """The phase's timeout; reads and writes are cut later, by the connection itself, unless it is unknown."""
+        """The phase's timeout, or what is left of the call if that is less and no connection serves it yet."""
+        timeout = self[key] if key in self else default
+        call = self._call
         if key == "connect":
-            self._extensions["trace"] = self._trace
-        return shorter(dict.get(self, key, default), self._call.end, monotonic())
+            if "trace" not in self._extensions:
+                self._extensions["trace"] = self._trace(call)
+        elif call.held:
+            return timeout
+        return shorter(timeout, call.end, monotonic())

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import anyio
 
+from meshaware.client.call import Call
 from meshaware.client.clamp import ScopedTimeouts, ShrinkingTimeouts, TimeUp, WatchedTimeouts, active_call
 from meshaware.client.library import Library, deadline_error, sidecar_error
 from meshaware.client.outgoing import Leaving, Outgoing
@@ -117,14 +118,12 @@ class AsyncMeshTransport(_Wrapping):
         if call.end is not None and call.expired():
             raise self._expired(leaving)
         extensions: dict[str, Any] = leaving.request.extensions
-        theirs = extensions.get("trace")
-        trace = async_tracer(call, self._library, theirs, alone=self._alone)
-        if theirs is not None or not self._alone:
-            extensions["trace"] = trace
+        if not self._alone or "trace" in extensions:
+            extensions["trace"] = self._trace(call, extensions.get("trace"))
         token = None
         try:
             if self._alone:
-                extensions["timeout"] = WatchedTimeouts(extensions["timeout"], call, extensions, trace)
+                extensions["timeout"] = WatchedTimeouts(extensions["timeout"], call, extensions, self._trace)
                 token = active_call.set(call)
                 send = self._choose(leaving).handle_async_request
             else:
@@ -151,6 +150,9 @@ class AsyncMeshTransport(_Wrapping):
             if token is not None:
                 active_call.reset(token)
         return self._answered(leaving, response, self._library.async_stream)
+
+    def _trace(self, call: Call, theirs: Any = None) -> Any:
+        return async_tracer(call, self._library, theirs, alone=self._alone)
 
     async def _send_scoped(self, leaving: Leaving, request: Any) -> Any:
         call = leaving.call
@@ -196,12 +198,10 @@ class MeshTransport(_Wrapping):
         if call.end is not None and call.expired():
             raise self._expired(leaving)
         extensions: dict[str, Any] = leaving.request.extensions
-        theirs = extensions.get("trace")
-        trace = tracer(call, self._library, theirs, alone=self._alone)
-        if theirs is not None or not self._alone:
-            extensions["trace"] = trace
+        if not self._alone or "trace" in extensions:
+            extensions["trace"] = self._trace(call, extensions.get("trace"))
         if self._alone:
-            extensions["timeout"] = WatchedTimeouts(extensions["timeout"], call, extensions, trace)
+            extensions["timeout"] = WatchedTimeouts(extensions["timeout"], call, extensions, self._trace)
         else:
             call.begin("wait")
             extensions["timeout"] = ShrinkingTimeouts(extensions["timeout"], call)
@@ -224,6 +224,9 @@ class MeshTransport(_Wrapping):
         finally:
             active_call.reset(token)
         return self._answered(leaving, response, self._library.sync_stream)
+
+    def _trace(self, call: Call, theirs: Any = None) -> Any:
+        return tracer(call, self._library, theirs, alone=self._alone)
 
     def close(self) -> None:
         """Close the wrapped transport."""

@@ -53,14 +53,14 @@ def tracer(
     def trace(name: str, info: Mapping[str, Any]) -> None:
         event = name.partition(".")[2]
         if event in _OPENING:
-            call.enter("connect")
+            call.enter("connect", monotonic())
         elif event in _OPEN:
             if alone:
                 _watch_alone(info["return_value"], library)
             else:
                 _watch_shared(info["return_value"])
         elif not alone and event in _STEPS:
-            call.enter(_STEPS[event])
+            call.enter(_STEPS[event], monotonic())
         if theirs is not None:
             theirs(name, info)
 
@@ -75,14 +75,14 @@ def async_tracer(
     async def trace(name: str, info: Mapping[str, Any]) -> None:
         event = name.partition(".")[2]
         if event in _OPENING:
-            call.enter("connect")
+            call.enter("connect", monotonic())
         elif event in _OPEN:
             if alone:
                 _async_watch_alone(info["return_value"], library)
             else:
                 _async_watch_shared(info["return_value"])
         elif not alone and event in _STEPS:
-            call.enter(_STEPS[event])
+            call.enter(_STEPS[event], monotonic())
         if theirs is not None:
             await theirs(name, info)
 
@@ -99,9 +99,9 @@ def _watch_alone(stream: Any, library: Library) -> None:
             return read(max_bytes, timeout=timeout)
         begun = monotonic()
         if call.phase == "send":
-            call.enter("wait")
-        _check(call, library, begun)
-        timeout = shorter(timeout, call.end, begun)
+            call.enter("wait", begun)
+        if call.end is not None:
+            timeout = _left(call, library, begun, timeout)
         try:
             return read(max_bytes, timeout=timeout)
         except Exception as error:
@@ -109,18 +109,19 @@ def _watch_alone(stream: Any, library: Library) -> None:
             raise
 
     def watched_write(buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            return
         nonlocal call
         call = active_call.get()
         if call is None:
             write(buffer, timeout=timeout)
             return
-        call.held = True
         if call.phase != "send":
-            call.enter("send")
-        for piece in _pieces(buffer):
+            call.held = True
+            call.enter("send", monotonic())
+        for piece in (buffer,) if len(buffer) <= _SLICE else _slices(buffer):
             begun = monotonic()
-            _check(call, library, begun)
-            bound = shorter(timeout, call.end, begun)
+            bound = timeout if call.end is None else _left(call, library, begun, timeout)
             try:
                 write(piece, timeout=bound)
             except Exception as error:
@@ -140,9 +141,9 @@ def _async_watch_alone(stream: Any, library: Library) -> None:
             return await read(max_bytes, timeout=timeout)
         begun = monotonic()
         if call.phase == "send":
-            call.enter("wait")
-        _check(call, library, begun)
-        timeout = shorter(timeout, call.end, begun)
+            call.enter("wait", begun)
+        if call.end is not None:
+            timeout = _left(call, library, begun, timeout)
         try:
             return await read(max_bytes, timeout=timeout)
         except Exception as error:
@@ -150,18 +151,19 @@ def _async_watch_alone(stream: Any, library: Library) -> None:
             raise
 
     async def watched_write(buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        if not buffer:
+            return
         nonlocal call
         call = active_call.get()
         if call is None:
             await write(buffer, timeout=timeout)
             return
-        call.held = True
         if call.phase != "send":
-            call.enter("send")
-        for piece in _pieces(buffer):
+            call.held = True
+            call.enter("send", monotonic())
+        for piece in (buffer,) if len(buffer) <= _SLICE else _slices(buffer):
             begun = monotonic()
-            _check(call, library, begun)
-            bound = shorter(timeout, call.end, begun)
+            bound = timeout if call.end is None else _left(call, library, begun, timeout)
             try:
                 await write(piece, timeout=bound)
             except Exception as error:
@@ -193,7 +195,7 @@ def _watch_shared(stream: Any) -> None:
         return bounded(read, max_bytes, timeout)
 
     def watched_write(buffer: bytes, timeout: float | None = None) -> None:
-        for piece in _pieces(buffer):
+        for piece in _slices(buffer):
             bounded(write, piece, timeout)
 
     stream.read, stream.write = watched_read, watched_write
@@ -204,21 +206,21 @@ def _async_watch_shared(stream: Any) -> None:
     write: Callable[..., Awaitable[None]] = stream.write
 
     async def watched_write(buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        for piece in _pieces(buffer):
+        for piece in _slices(buffer):
             await write(piece, timeout=timeout)
 
     stream.write = watched_write
 
 
-def _pieces(buffer: bytes) -> Iterable[bytes]:
-    if len(buffer) <= _SLICE:
-        return (buffer,)
+def _slices(buffer: bytes) -> Iterable[bytes]:
     return (buffer[start : start + _SLICE] for start in range(0, len(buffer), _SLICE))
 
 
-def _check(call: Call, library: Library, now: float) -> None:
-    if call.end is not None and call.end <= now:
+def _left(call: Call, library: Library, now: float, timeout: float | None) -> float | None:
+    end = call.end
+    if end is not None and end <= now:
         raise deadline_error(library, call)
+    return shorter(timeout, end, now)
 
 
 def _raise_own(error: Exception, call: Call, library: Library, begun: float, timeout: float | None) -> None:
