@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import ssl
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,9 +46,20 @@ class Conversation:
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
 
+    def receive(self, most: int = 65536) -> bytes:
+        """Whatever comes next; b'' at the end."""
+        return self._connection.recv(most)
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Go on encrypted."""
+        self._connection = context.wrap_socket(self._connection, server_side=True)
+
     def stay_silent(self, seconds: float = 30) -> None:
         """Say nothing; wakes up when the test is over."""
         self._stop.wait(seconds)
+
+    def close(self) -> None:
+        self._connection.close()
 
     def dribble(self, data: bytes, every: float = 0.02) -> None:
         """One byte now and then, without end."""
@@ -91,7 +105,7 @@ class Peer:
             return request
 
         conversation.read_request = recorded  # type: ignore[method-assign]
-        with contextlib.suppress(OSError), connection:
+        with contextlib.suppress(OSError), contextlib.closing(conversation):
             self._script(conversation)
 
     def close(self) -> None:
@@ -104,6 +118,16 @@ class Peer:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+
+    def sockets(self) -> int:
+        """How many sockets of this process lead here."""
+        found = 0
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(int(number)).st_mode):
+                    with socket.socket(fileno=os.dup(int(number))) as each:
+                        found += each.getpeername()[:2] == ("127.0.0.1", self.port)
+        return found
 
     def headers(self, index: int = -1) -> list[tuple[bytes, bytes]]:
         """The headers of a request as they came over the wire, names in lower case."""
