@@ -122,10 +122,11 @@ class Peer:
     def sockets(self) -> int:
         """How many sockets of this process lead here."""
         found = 0
-        for number in os.listdir("/proc/self/fd"):
+        for path in Path("/proc/self/fd").iterdir():
+            number = int(path.name)
             with contextlib.suppress(OSError):
-                if stat.S_ISSOCK(os.fstat(int(number)).st_mode):
-                    with socket.socket(fileno=os.dup(int(number))) as each:
+                if stat.S_ISSOCK(os.fstat(number).st_mode):
+                    with socket.socket(fileno=os.dup(number)) as each:
                         found += each.getpeername()[:2] == ("127.0.0.1", self.port)
         return found
 

@@ -8,11 +8,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 import h2.config
 import h2.connection
 import h2.events
@@ -33,7 +34,7 @@ from meshaware.deadline import limit
 from meshaware.errors import DeadlineExceeded
 from meshaware.settings import MeshSettings
 
-from .conftest import Conversation, Peer, Script, answer
+from .conftest import Conversation, Peer, Script
 
 INSIDE = "http://inventory/items"
 BUDGET = 0.4
@@ -60,7 +61,7 @@ def run(way: str, main: Callable[[], Awaitable[None]]) -> None:
         await main()
         with anyio.fail_after(1):
             while count_tasks(way) > tasks:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
     anyio.run(watched, backend="trio" if way == "trio" else "asyncio")
     left = {each.name for each in set(threading.enumerate()) - before if "_talk" not in each.name}
@@ -72,7 +73,9 @@ def count_tasks(way: str) -> int:
 
 
 @asynccontextmanager
-async def calling(way: str, settings: MeshSettings, routes: RouteTable | None = None, **more: Any) -> AsyncIterator[Send]:
+async def calling(
+    way: str, settings: MeshSettings, routes: RouteTable | None = None, **more: Any
+) -> AsyncGenerator[Send]:
     """A client of that way, as one function that makes a call."""
     routes = RouteTable.empty() if routes is None else routes
     if way == "sync":
@@ -145,12 +148,15 @@ STALLS: list[Script] = [stall_head, dribble_head, stall_body, dribble_body, late
 
 
 class Reached(NamedTuple):
-    """How a peer is reached: what it does before it stalls, and what the client is told."""
+    """A peer, and how to reach it."""
 
+    upstream: Peer
     url: str
-    prepare: Script
+    settings: MeshSettings
     arguments: dict[str, Any]
-    settings: Callable[[Peer], dict[str, Any]]
+
+
+Reach = Callable[..., Reached]
 
 
 def nothing(conversation: Conversation) -> None:
@@ -162,14 +168,20 @@ def _certificates() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's context, and one that trusts it."""
     authority = trustme.CA()
     server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    authority.issue_cert("localhost", "127.0.0.1", "api.example.com").configure_cert(server)
+    authority.issue_cert("localhost", "127.0.0.1", "api.example.com").configure_cert(server)  # pyright: ignore[reportUnknownMemberType]
     server.set_alpn_protocols(["h2", "http/1.1"])
-    authority.configure_trust(client)
+    authority.configure_trust(client)  # pyright: ignore[reportUnknownMemberType]
     return server, client
 
 
-@pytest.fixture(name="reached", params=["plain", "tls", "proxy", "tunnel"])
-def _reached(request: pytest.FixtureRequest, certificates: tuple[ssl.SSLContext, ssl.SSLContext]) -> Reached:
+@pytest.fixture(name="reach", params=["plain", "tls", "proxy", "tunnel"])
+def _reach(
+    request: pytest.FixtureRequest,
+    certificates: tuple[ssl.SSLContext, ssl.SSLContext],
+    peer: MakePeer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Reach:
+    """Start a peer that answers its requests by these scripts, one after the other, and then all is well."""
     server, trusting = certificates
 
     def tls(conversation: Conversation) -> None:
@@ -180,18 +192,28 @@ def _reached(request: pytest.FixtureRequest, certificates: tuple[ssl.SSLContext,
         conversation.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
         conversation.start_tls(server)
 
-    def sidecar(peer: Peer) -> dict[str, Any]:
-        return {"outbound_proxy": peer.url}
+    prepare: Script = {"tls": tls, "tunnel": tunnel}.get(request.param, nothing)
 
-    def direct(peer: Peer) -> dict[str, Any]:
-        return {}
+    def reach(*scripts: Script) -> Reached:
+        then = iter(scripts)
 
-    return {
-        "plain": Reached(INSIDE, nothing, {}, sidecar),
-        "tls": Reached("https://127.0.0.1:{port}/items", tls, {"verify": trusting}, direct),
-        "proxy": Reached("http://api.example.com/items", nothing, {}, direct),
-        "tunnel": Reached("https://api.example.com/items", tunnel, {"verify": trusting}, direct),
-    }[request.param]
+        def script(conversation: Conversation) -> None:
+            prepare(conversation)
+            while conversation.read_request():
+                next(then, respond)(conversation)
+
+        upstream = peer(script)
+        if request.param == "plain":
+            return Reached(upstream, INSIDE, settings_for(outbound_proxy=upstream.url), {})
+        if request.param == "tls":
+            url = f"https://127.0.0.1:{upstream.port}/items"
+        else:
+            scheme = "http" if request.param == "proxy" else "https"
+            monkeypatch.setenv(f"{scheme.upper()}_PROXY", upstream.url)
+            url = f"{scheme}://api.example.com/items"
+        return Reached(upstream, url, settings_for(), {"verify": trusting})
+
+    return reach
 
 
 def settings_for(**more: Any) -> MeshSettings:
@@ -199,27 +221,17 @@ def settings_for(**more: Any) -> MeshSettings:
     return MeshSettings(mesh="none", timeout=0.3, buffer=0.1, **more)
 
 
+def respond(conversation: Conversation) -> None:
+    conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+
 @pytest.mark.parametrize("stall", STALLS)
-def test_a_call_ends_at_its_budget(
-    stall: Script, way: str, reached: Reached, peer: MakePeer, in_time: Callable[[Late], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_ends_at_its_budget(stall: Script, way: str, reach: Reach, in_time: Callable[[Late], None]) -> None:
     """Directly, encrypted, and through a proxy from the environment; the client is usable afterwards."""
-    first = iter([stall])
-
-    def script(conversation: Conversation) -> None:
-        reached.prepare(conversation)
-        while conversation.read_request():
-            next(first, respond)(conversation)
-
-    upstream = peer(script)
-    monkeypatch.setenv("HTTP_PROXY", upstream.url)
-    monkeypatch.setenv("HTTPS_PROXY", upstream.url)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    url = reached.url.format(port=upstream.port)
+    upstream, url, settings, arguments = reach(stall)
 
     async def main() -> None:
-        settings = settings_for(**reached.settings(upstream))
-        async with calling(way, settings, **reached.arguments) as send:
+        async with calling(way, settings, **arguments) as send:
             late = await ended(send, url)
             in_time(late)
             assert isinstance(late.error, ReadDeadlineExceeded)
@@ -233,34 +245,17 @@ def test_a_call_ends_at_its_budget(
     run(way, main)
 
 
-def respond(conversation: Conversation) -> None:
-    conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-
-
 @pytest.mark.parametrize("stall", STALLS)
 def test_a_call_on_a_kept_connection_ends_at_its_budget(
-    stall: Script, way: str, reached: Reached, peer: MakePeer, in_time: Callable[[Late], None], monkeypatch: pytest.MonkeyPatch
+    stall: Script, way: str, reach: Reach, in_time: Callable[[Late], None]
 ) -> None:
     """The connection is watched from its birth, also when a later call takes it from the pool."""
-    then = iter([respond, stall])
-
-    def script(conversation: Conversation) -> None:
-        reached.prepare(conversation)
-        while conversation.read_request():
-            next(then, respond)(conversation)
-
-    upstream = peer(script)
-    monkeypatch.setenv("HTTP_PROXY", upstream.url)
-    monkeypatch.setenv("HTTPS_PROXY", upstream.url)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    url = reached.url.format(port=upstream.port)
+    upstream, url, settings, arguments = reach(respond, stall)
 
     async def main() -> None:
-        settings = settings_for(**reached.settings(upstream))
-        async with calling(way, settings, **reached.arguments) as send:
+        async with calling(way, settings, **arguments) as send:
             assert (await send(url)).text == "ok"
-            late = await ended(send, url)
-            in_time(late)
+            in_time(await ended(send, url))
             assert upstream.connections == 1
             assert (await send(url)).text == "ok"
             assert upstream.connections == 2
@@ -305,7 +300,11 @@ class SpeaksHttp2:
 
 @pytest.mark.parametrize("stall", ["silent head", "dribbling head", "silent body", "dribbling body"])
 def test_a_call_over_http2_ends_at_its_budget(
-    stall: str, way: str, peer: MakePeer, certificates: tuple[ssl.SSLContext, ssl.SSLContext], in_time: Callable[[Late], None]
+    stall: str,
+    way: str,
+    peer: MakePeer,
+    certificates: tuple[ssl.SSLContext, ssl.SSLContext],
+    in_time: Callable[[Late], None],
 ) -> None:
     """One connection for many calls: that one of them ends is no fault of the connection."""
     upstream = peer(SpeaksHttp2(certificates[0], "respond", stall))
@@ -380,7 +379,9 @@ def dribble_a_handshake(conversation: Conversation) -> None:
 
 
 @pytest.mark.parametrize("stall", [stall_head, dribble_a_handshake])
-def test_a_handshake_ends_at_the_budget(stall: Script, way: str, peer: MakePeer, in_time: Callable[[Late], None]) -> None:
+def test_a_handshake_ends_at_the_budget(
+    stall: Script, way: str, peer: MakePeer, in_time: Callable[[Late], None]
+) -> None:
     """TLS is part of connecting."""
     upstream = peer(stall)
 
@@ -450,7 +451,10 @@ def test_a_full_pool_ends_the_wait(way: str, peer: MakePeer, in_time: Callable[[
 
 
 # httpcore 1.0 leaves the generator of an upload that failed to the garbage collector, which trio warns of.
-LEFT_OPEN = pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object ByteStream:pytest.PytestUnraisableExceptionWarning", "ignore:Async generator:ResourceWarning")
+LEFT_OPEN = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <async_generator object ByteStream:pytest.PytestUnraisableExceptionWarning",
+    "ignore:Async generator:ResourceWarning",
+)
 
 
 @LEFT_OPEN
@@ -493,7 +497,9 @@ def test_an_upload_that_goes_on_is_not_cut(way: str, peer: MakePeer) -> None:
 
 
 @LEFT_OPEN
-def test_the_deadline_of_the_work_in_hand_ends_an_upload(way: str, peer: MakePeer, in_time: Callable[..., None]) -> None:
+def test_the_deadline_of_the_work_in_hand_ends_an_upload(
+    way: str, peer: MakePeer, in_time: Callable[..., None]
+) -> None:
     """Also one that goes on."""
     upstream = peer(read_slowly)
 
@@ -535,7 +541,7 @@ class Insistent(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         response = yield request
-        while response.status_code == httpx.codes.UNAUTHORIZED:
+        while response.status_code == 401:
             request.headers["authorization"] = "Bearer token"
             response = yield request
 

@@ -38,7 +38,7 @@ def shorter(timeout: float | None, end: float | None, now: float) -> float | Non
     left = end - now
     if timeout is not None and timeout < left:
         return timeout
-    return left if left > _SHORTEST else _SHORTEST
+    return max(_SHORTEST, left)
 
 
 class ScopedTimeouts(dict[str, "float | None"]):
@@ -85,7 +85,11 @@ class WatchedTimeouts(dict[str, "float | None"]):
     __slots__ = ("_call", "_extensions", "_trace")
 
     def __init__(
-        self, phases: Mapping[str, float | None], call: Call, extensions: dict[str, Any], trace: Callable[[Call], object]
+        self,
+        phases: Mapping[str, float | None],
+        call: Call,
+        extensions: dict[str, Any],
+        trace: Callable[[Call], object],
     ) -> None:
         super().__init__(phases)
         self._call = call
@@ -94,7 +98,7 @@ class WatchedTimeouts(dict[str, "float | None"]):
 
     def get(self, key: str, default: float | None = None) -> float | None:  # type: ignore[override]
         """The phase's timeout, or what is left of the call if that is less and no connection serves it yet."""
-        timeout = self[key] if key in self else default
+        timeout = super().get(key, default)
         call = self._call
         if key == "connect":
             if "trace" not in self._extensions:

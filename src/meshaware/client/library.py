@@ -18,7 +18,6 @@ _WORTH_NAMING = 0.0005
 _LONGEST = 200
 
 
-
 class Library(NamedTuple):
     """The parts of one client library that the transports use."""
 
@@ -94,7 +93,10 @@ def deadline_error(library: Library, call: Call, raised: Exception | None = None
 
 def _phase(library: Library, call: Call, raised: Exception) -> Phase:
     phases: tuple[Phase, ...] = (call.phase, "pool", "connect", "send", "wait")
-    return next((each for each in phases if issubclass(library.deadline_errors[each], type(raised))), call.phase)
+    for phase in phases:
+        if issubclass(library.deadline_errors[phase], type(raised)):
+            return phase
+    return call.phase
 
 
 def _reason(call: Call) -> _Reason:

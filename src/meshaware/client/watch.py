@@ -56,7 +56,7 @@ def tracer(
             call.enter("connect", monotonic())
         elif event in _OPEN:
             if alone:
-                _watch_alone(info["return_value"], library)
+                _Alone(info["return_value"], library)
             else:
                 _watch_shared(info["return_value"])
         elif not alone and event in _STEPS:
@@ -78,7 +78,7 @@ def async_tracer(
             call.enter("connect", monotonic())
         elif event in _OPEN:
             if alone:
-                _async_watch_alone(info["return_value"], library)
+                _AsyncAlone(info["return_value"], library)
             else:
                 _async_watch_shared(info["return_value"])
         elif not alone and event in _STEPS:
@@ -89,88 +89,98 @@ def async_tracer(
     return trace
 
 
-def _watch_alone(stream: Any, library: Library) -> None:
-    read: Callable[..., bytes] = stream.read
-    write: Callable[..., None] = stream.write
-    call: Call | None = None
+class _Alone:
+    """A stream that serves one call at a time: the one that wrote last."""
 
-    def watched_read(max_bytes: int, timeout: float | None = None) -> bytes:
+    __slots__ = ("_call", "_library", "_read", "_write")
+
+    def __init__(self, stream: Any, library: Library) -> None:
+        self._read: Callable[..., bytes] = stream.read
+        self._write: Callable[..., None] = stream.write
+        self._library = library
+        self._call: Call | None = None
+        stream.read, stream.write = self.read, self.write
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        call = self._call
         if call is None:
-            return read(max_bytes, timeout=timeout)
+            return self._read(max_bytes, timeout=timeout)
         begun = monotonic()
         if call.phase == "send":
             call.enter("wait", begun)
         if call.end is not None:
-            timeout = _left(call, library, begun, timeout)
+            timeout = _left(call, self._library, begun, timeout)
         try:
-            return read(max_bytes, timeout=timeout)
+            return self._read(max_bytes, timeout=timeout)
         except Exception as error:
-            _raise_own(error, call, library, begun, timeout)
+            _raise_own(error, call, self._library, begun, timeout)
             raise
 
-    def watched_write(buffer: bytes, timeout: float | None = None) -> None:
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if not buffer:
             return
-        nonlocal call
-        call = active_call.get()
+        call = self._call = active_call.get()
         if call is None:
-            write(buffer, timeout=timeout)
+            self._write(buffer, timeout=timeout)
             return
         if call.phase != "send":
             call.held = True
             call.enter("send", monotonic())
         for piece in (buffer,) if len(buffer) <= _SLICE else _slices(buffer):
             begun = monotonic()
-            bound = timeout if call.end is None else _left(call, library, begun, timeout)
+            bound = timeout if call.end is None else _left(call, self._library, begun, timeout)
             try:
-                write(piece, timeout=bound)
+                self._write(piece, timeout=bound)
             except Exception as error:
-                _raise_own(error, call, library, begun, bound)
+                _raise_own(error, call, self._library, begun, bound)
                 raise
 
-    stream.read, stream.write = watched_read, watched_write
 
+class _AsyncAlone:
+    """As `_Alone`, for httpcore's asynchronous side."""
 
-def _async_watch_alone(stream: Any, library: Library) -> None:
-    read: Callable[..., Awaitable[bytes]] = stream.read
-    write: Callable[..., Awaitable[None]] = stream.write
-    call: Call | None = None
+    __slots__ = ("_call", "_library", "_read", "_write")
 
-    async def watched_read(max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    def __init__(self, stream: Any, library: Library) -> None:
+        self._read: Callable[..., Awaitable[bytes]] = stream.read
+        self._write: Callable[..., Awaitable[None]] = stream.write
+        self._library = library
+        self._call: Call | None = None
+        stream.read, stream.write = self.read, self.write
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        call = self._call
         if call is None:
-            return await read(max_bytes, timeout=timeout)
+            return await self._read(max_bytes, timeout=timeout)
         begun = monotonic()
         if call.phase == "send":
             call.enter("wait", begun)
         if call.end is not None:
-            timeout = _left(call, library, begun, timeout)
+            timeout = _left(call, self._library, begun, timeout)
         try:
-            return await read(max_bytes, timeout=timeout)
+            return await self._read(max_bytes, timeout=timeout)
         except Exception as error:
-            _raise_own(error, call, library, begun, timeout)
+            _raise_own(error, call, self._library, begun, timeout)
             raise
 
-    async def watched_write(buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         if not buffer:
             return
-        nonlocal call
-        call = active_call.get()
+        call = self._call = active_call.get()
         if call is None:
-            await write(buffer, timeout=timeout)
+            await self._write(buffer, timeout=timeout)
             return
         if call.phase != "send":
             call.held = True
             call.enter("send", monotonic())
         for piece in (buffer,) if len(buffer) <= _SLICE else _slices(buffer):
             begun = monotonic()
-            bound = timeout if call.end is None else _left(call, library, begun, timeout)
+            bound = timeout if call.end is None else _left(call, self._library, begun, timeout)
             try:
-                await write(piece, timeout=bound)
+                await self._write(piece, timeout=bound)
             except Exception as error:
-                _raise_own(error, call, library, begun, bound)
+                _raise_own(error, call, self._library, begun, bound)
                 raise
-
-    stream.read, stream.write = watched_read, watched_write
 
 
 def _watch_shared(stream: Any) -> None:
