@@ -67,6 +67,7 @@ class Outgoing:
         self._captor = mesh.flavour.title if mesh.settled and mesh.flavour.container is not None else None
         self._allowances: dict[int, tuple[Budget, Allowance]] = {}
         self._said: set[str] = set()
+        self._warned: set[tuple[object, ...]] = set()
         self.would_have_cut = 0
 
     def leave(self, request: Any) -> Leaving:
@@ -136,6 +137,12 @@ class Outgoing:
     def _warn_if_shorter(self, route: Route, given: Allowance, budgeted: Allowance) -> None:
         if budgeted.source != "route" or given.total is None or budgeted.total is None or given.total >= budgeted.total:
             return
+        known = (route.name, route.origin, given.total)
+        if known in self._warned:
+            return
+        if len(self._warned) >= _REMEMBERED:
+            self._warned.clear()
+        self._warned.add(known)
         self.say_once(
             f"timeout {format_duration(given.total)} is under the {format_duration(budgeted.total)} that the mesh may"
             f" take on route {route.name!r} ({route.origin}): calls may be given up that would have succeeded"
