@@ -27,8 +27,9 @@ UPGRADE = {"connection": "upgrade", "upgrade": "echo"}
 
 
 def settings_for(peer: Peer | None = None, **more: Any) -> MeshSettings:
-    proxy = {} if peer is None else {"outbound_proxy": peer.url}
-    return MeshSettings(mesh="none", timeout=BUDGET, buffer=0.0, **proxy, **more)
+    return MeshSettings(
+        mesh="none", timeout=BUDGET, buffer=0.0, outbound_proxy=None if peer is None else peer.url, **more
+    )
 
 
 def echo_late(conversation: Conversation) -> None:
