@@ -6,6 +6,7 @@ How long each part of a call may take: a budget and httpx's `timeout=` become on
 | not given | from the budget | the budget |
 | a number or `httpx.Timeout` | the caller's | the caller's largest phase; the budget where a phase is unbounded |
 | `None` | none | the budget |
+| `call_options(timeout=...)` | as above, from that number in place of the budget | that number |
 | `call_options(detached=True)` | as above | none |
 """
 
@@ -114,7 +115,9 @@ def allow(budgeted: Allowance, given: Mapping[str, Any] | None, options: CallOpt
             allowance = budgeted._replace(phases=phases, ours=False)
     if options is not None:
         if options.timeout is not None:
-            allowance = allowance._replace(head=options.timeout, total=options.timeout, source="caller")
+            number = options.timeout
+            phases_of = from_budget(number, "caller").phases if allowance.ours else allowance.phases
+            allowance = Allowance(number, number, phases_of, "caller", ours=allowance.ours)
         elif options.detached:
             allowance = allowance._replace(head=None, total=None)
     return allowance

@@ -20,6 +20,7 @@ active_call: ContextVar[Call | None] = ContextVar("meshaware_active_call", defau
 
 # `socket.settimeout(0)` means non-blocking, not "at once".
 _SHORTEST = 1e-6
+_get = dict[str, "float | None"].get
 
 
 class TimeUp(BaseException):
@@ -98,7 +99,7 @@ class WatchedTimeouts(dict[str, "float | None"]):
 
     def get(self, key: str, default: float | None = None) -> float | None:  # type: ignore[override]
         """The phase's timeout, or what is left of the call if that is less and no connection serves it yet."""
-        timeout = super().get(key, default)
+        timeout = _get(self, key, default)
         call = self._call
         if key == "connect":
             if "trace" not in self._extensions:

@@ -76,7 +76,11 @@ class Outgoing:
         raw: list[tuple[bytes, bytes]] = headers.raw
         host = url.raw_host
         plain = url.raw_scheme == b"http"
-        authority = next((value for name, value in raw if name.lower() == b"host"), host)
+        # httpx puts it first.
+        if raw and raw[0][0] == b"Host":
+            authority = raw[0][1]
+        else:
+            authority = next((value for name, value in raw if name.lower() == b"host"), host)
         inside = self._hosts.inside(host) and self._hosts.inside(authority)
         if inside:
             attached = attach(raw, one=self._one)
