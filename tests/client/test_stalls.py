@@ -658,3 +658,111 @@ def test_over_http2_a_thread_s_deadline_is_not_another_s(
             client.get(url, extensions=call_options(timeout=0.1))
         assert client.get(url).text == "ok"
     assert upstream.connections == 1
+
+
+def slow_everywhere(conversation: Conversation) -> None:
+    """Headers after 0.6 s, and the body 0.6 s later: each longer than the budget."""
+    while conversation.read_request():
+        conversation.stay_silent(BUDGET * 1.5)
+        conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
+        conversation.stay_silent(BUDGET * 1.5)
+        conversation.send(b"ok")
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "meshaware.client"]
+
+
+def test_where_deadlines_are_observed_a_call_that_hangs_is_told_of_while_it_hangs(
+    way: str, peer: MakePeer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is cut; and whoever watches does not wait for an end that may never come."""
+    told_before_the_headers: list[int] = []
+
+    def script(conversation: Conversation) -> None:
+        while conversation.read_request():
+            conversation.stay_silent(BUDGET * 2)
+            told_before_the_headers.append(len(said(caplog)))
+            respond(conversation)
+
+    upstream = peer(script)
+
+    async def main() -> None:
+        async with calling(way, settings_for(outbound_proxy=upstream.url, deadlines="observe")) as send:
+            assert (await send(INSIDE)).text == "ok"
+            assert (await send(INSIDE)).text == "ok"
+
+    run(way, main)
+    assert told_before_the_headers == [1, 1]
+    assert len(said(caplog)) == 1
+    assert "a call took longer than 400ms and would have been cut there" in said(caplog)[0]
+
+
+def test_where_deadlines_are_observed_each_call_counts_once(way: str, peer: MakePeer) -> None:
+    """Late for its headers, and for its end."""
+    upstream = peer(slow_everywhere)
+    settings = settings_for(outbound_proxy=upstream.url, deadlines="observe")
+
+    async def main() -> None:
+        if way == "sync":
+            with create_client(settings, routes=RouteTable.empty()) as client:
+                texts = [client.get(INSIDE).text for _ in range(2)]
+                transport = vars(client)["_transport"]
+        else:
+            async with create_async_client(settings, routes=RouteTable.empty()) as asynchronous:
+                texts = [(await asynchronous.get(INSIDE)).text for _ in range(2)]
+                transport = vars(asynchronous)["_transport"]
+        assert texts == ["ok", "ok"]
+        assert transport._outgoing.would_have_cut == 2
+
+    run(way, main)
+
+
+def test_where_deadlines_are_observed_a_stream_that_speaks_is_not_overdue(
+    way: str, peer: MakePeer, routes: Callable[..., RouteTable], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The mesh does not bound it, so it would not have been cut."""
+    upstream = peer(speak(6, nothing))
+    settings = settings_for(outbound_proxy=upstream.url, deadlines="observe")
+
+    async def main() -> None:
+        async with calling(way, settings, routes()) as send:
+            assert (await send(INSIDE)).text == "data: x\n\n" * 6
+
+    run(way, main)
+    assert said(caplog) == []
+
+
+def test_where_deadlines_are_observed_the_caller_s_own_timeouts_hold(way: str, peer: MakePeer) -> None:
+    """They were asked for by name, and end as httpx has it."""
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.stay_silent()
+
+    upstream = peer(script)
+    timeout = httpx.Timeout(5.0, read=BUDGET + 0.2)
+
+    async def main() -> None:
+        settings = settings_for(outbound_proxy=upstream.url, deadlines="observe")
+        async with calling(way, settings, timeout=timeout) as send:
+            begin = time.monotonic()
+            with pytest.raises(httpx.ReadTimeout) as caught:
+                await send(INSIDE)
+            assert type(caught.value) is httpx.ReadTimeout
+            assert BUDGET + 0.15 <= time.monotonic() - begin <= BUDGET + 0.2 + SLACK
+
+    run(way, main)
+
+
+@pytest.mark.parametrize("deadlines", ["observe", "off"])
+def test_where_deadlines_are_not_enforced_nothing_is_cut(deadlines: str, way: str, peer: MakePeer) -> None:
+    """Not by the deadline of the work in hand either, nor in a body that takes long."""
+    upstream = peer(speak(6, nothing))
+
+    async def main() -> None:
+        async with calling(way, settings_for(outbound_proxy=upstream.url, deadlines=deadlines)) as send:
+            with limit(0.2):
+                assert (await send(INSIDE)).text == "data: x\n\n" * 6
+
+    run(way, main)

@@ -55,9 +55,26 @@ class Call:
 
     Attributes:
         held: Whether the connection that serves this call, and no other meanwhile, ends it in time.
+        observed: Where deadlines are only observed: seconds after which it would have been cut.
+        observed_head: Whether that holds until the headers are here, and no longer.
+        on_overdue: Who is told of that, once.
     """
 
-    __slots__ = ("allowance", "end", "held", "marks", "on_end", "phase", "request", "route", "until", "whole")
+    __slots__ = (
+        "allowance",
+        "end",
+        "held",
+        "marks",
+        "observed",
+        "observed_head",
+        "on_end",
+        "on_overdue",
+        "phase",
+        "request",
+        "route",
+        "until",
+        "whole",
+    )
 
     def __init__(
         self, request: Any, route: Route | None, allowance: Allowance, until: float | None, whole: Whole | None
@@ -75,6 +92,9 @@ class Call:
         self.end: float | None = self._headers_by(now)
         self.on_end: Callable[[float | None], None] | None = None
         self.held = False
+        self.observed: float | None = None
+        self.observed_head = False
+        self.on_overdue: Callable[[Call, float], None] | None = None
 
     def _by(self, now: float, seconds: float | None) -> float | None:
         until = self.until
@@ -117,6 +137,10 @@ class Call:
         if upgraded:
             self.allowance = self.allowance._replace(head=None, total=None, ours=False)
             self.until = None
+        if self.observed_head:
+            if self.late():
+                self.overdue()
+            self.on_overdue = None
         allowance, whole = self.allowance, self.whole
         self.end = end = self._by(started, allowance.total)
         if whole is not None:
@@ -141,6 +165,19 @@ class Call:
     def since_sent(self) -> float:
         """Seconds since the upload ended."""
         return monotonic() - self._started()
+
+    def late(self) -> bool:
+        """Whether it would have been cut by now; until the request is sent the time does not run."""
+        if self.observed is None or self.phase not in ("wait", "body"):
+            return False
+        until = self.marks[-1][1] if self.observed_head and self.phase == "body" else monotonic()
+        return until - self._started() > self.observed
+
+    def overdue(self) -> None:
+        """Say, the first time only, that it would have been cut by now."""
+        tell, self.on_overdue = self.on_overdue, None
+        if tell is not None and self.observed is not None:
+            tell(self, self.observed)
 
     def left(self) -> float | None:
         """Seconds until the end, possibly negative; None where nothing ends it."""

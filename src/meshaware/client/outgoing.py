@@ -102,13 +102,15 @@ class Outgoing:
         allowance = allow(budgeted, extensions.get("timeout"), options)
         if allowance.source == "caller" and route is not None:
             self._warn_if_shorter(route, allowance, budgeted)
-        observed = None
+        observed, streams = None, allowance.total is None
         if self._deadlines != "enforce":
             observed = allowance.total or allowance.head if self._deadlines == "observe" else None
             phases = allowance.phases if budgeted.phases is not allowance.phases or observed is None else _SILENT
             allowance = Allowance(None, None, phases, allowance.source, ours=False)
         whole: Whole | None = request.extensions.get(WHOLE)
         call = Call(request, route, allowance, self._until(options), whole)
+        if observed is not None:
+            call.observed, call.observed_head, call.on_overdue = observed, streams, self.overdue
         extensions["timeout"] = allowance.phases
         leaving = copy_request(request)
         leaving.headers, leaving.extensions = headers, extensions

@@ -62,7 +62,7 @@ class _Wrapping:
     def _witness(self, leaving: Leaving) -> Witness | None:
         if leaving.observed is None and not calls_observed():
             return None
-        return Witness(leaving.call, leaving.observed, self._outgoing.overdue)
+        return Witness(leaving.call)
 
     def _expired(self, leaving: Leaving) -> Exception:
         """The error for a call that has no time left before it begins."""

@@ -110,11 +110,29 @@ class _Alone:
             call.enter("wait", begun)
         if call.end is not None:
             timeout = _left(call, self._library, begun, timeout)
+        elif call.on_overdue is not None:
+            return self._observe(call, max_bytes, timeout)
         try:
             return self._read(max_bytes, timeout=timeout)
         except Exception as error:
             _raise_own(error, call, self._library, begun, timeout)
             raise
+
+    def _observe(self, call: Call, max_bytes: int, timeout: float | None) -> bytes:
+        """Read, cutting nothing, and tell when the call would have been cut: not only once it is over."""
+        left = _until_overdue(call)
+        if left > 0 and (timeout is None or left < timeout):
+            begun = monotonic()
+            try:
+                return self._read(max_bytes, timeout=left)
+            except Exception:
+                waited = monotonic() - begun
+                if waited < left - TOLERANCE:
+                    raise
+                timeout = None if timeout is None else max(timeout - waited, TOLERANCE)
+        if _until_overdue(call) <= TOLERANCE:
+            call.overdue()
+        return self._read(max_bytes, timeout=timeout)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if not buffer:
@@ -157,11 +175,29 @@ class _AsyncAlone:
             call.enter("wait", begun)
         if call.end is not None:
             timeout = _left(call, self._library, begun, timeout)
+        elif call.on_overdue is not None:
+            return await self._observe(call, max_bytes, timeout)
         try:
             return await self._read(max_bytes, timeout=timeout)
         except Exception as error:
             _raise_own(error, call, self._library, begun, timeout)
             raise
+
+    async def _observe(self, call: Call, max_bytes: int, timeout: float | None) -> bytes:  # noqa: ASYNC109
+        """Read, cutting nothing, and tell when the call would have been cut: not only once it is over."""
+        left = _until_overdue(call)
+        if left > 0 and (timeout is None or left < timeout):
+            begun = monotonic()
+            try:
+                return await self._read(max_bytes, timeout=left)
+            except Exception:
+                waited = monotonic() - begun
+                if waited < left - TOLERANCE:
+                    raise
+                timeout = None if timeout is None else max(timeout - waited, TOLERANCE)
+        if _until_overdue(call) <= TOLERANCE:
+            call.overdue()
+        return await self._read(max_bytes, timeout=timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         if not buffer:
@@ -220,6 +256,10 @@ def _async_watch_shared(stream: Any) -> None:
             await write(piece, timeout=timeout)
 
     stream.write = watched_write
+
+
+def _until_overdue(call: Call) -> float:
+    return (call.observed or 0.0) - call.since_sent()
 
 
 def _slices(buffer: bytes) -> Iterable[bytes]:
