@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import stat
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,12 @@ class Conversation:
         self._stop.wait(seconds)
 
     def close(self) -> None:
+        self._connection.close()
+
+    def reset(self) -> None:
+        """Read the request, and break the connection off."""
+        self.read_request()
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._connection.close()
 
     def dribble(self, data: bytes, every: float = 0.02) -> None:

@@ -179,3 +179,59 @@ def test_a_call_without_an_end_never_expires(clock: Clock) -> None:
     call = start(Allowance(None, None, {}, "default"))
     assert call.left() is None
     assert not call.expired()
+
+
+def observed(clock: Clock, *, head: bool) -> tuple[Call, list[float]]:
+    """A call that would have been cut after two seconds, and what was told of it."""
+    told: list[float] = []
+    call = start(Allowance(None, None, {}, "default", ours=False))
+    call.observed, call.observed_head = 2.0, head
+    call.on_overdue = lambda late, limit: told.append(clock.now if late is call else limit)
+    return call, told
+
+
+def test_a_call_that_is_observed_is_late_from_the_end_of_its_upload(clock: Clock) -> None:
+    """An upload may take what it takes; and it is told once."""
+    call, told = observed(clock, head=False)
+    call.enter("send", 100)
+    clock.now = 110
+    assert not call.late()
+    call.enter("wait", 110)
+    clock.now = 111
+    call.answered()
+    assert not call.late()
+    clock.now = 113
+    assert call.late()
+    call.overdue()
+    call.overdue()
+    assert told == [113]
+
+
+def test_where_the_headers_alone_are_bounded_a_body_is_never_late(clock: Clock) -> None:
+    """If they were in time, the call was."""
+    call, told = observed(clock, head=True)
+    call.enter("wait", 100)
+    clock.now = 101
+    call.answered()
+    clock.now = 200
+    assert not call.late()
+    call.overdue()
+    assert told == []
+
+
+def test_headers_that_were_late_are_told_as_they_come(clock: Clock) -> None:
+    """And the call stays late."""
+    call, told = observed(clock, head=True)
+    call.enter("wait", 100)
+    clock.now = 103
+    call.answered()
+    assert told == [103]
+    assert call.late()
+
+
+def test_a_call_that_nobody_observes_is_never_late(clock: Clock) -> None:
+    """It is ended."""
+    call = start()
+    clock.now = 1000
+    call.overdue()
+    assert not call.late()

@@ -114,6 +114,16 @@ def test_a_peer_that_hangs_up_is_no_timeout(peer: Callable[[Script], Peer]) -> N
             client.get(URL)
 
 
+@pytest.mark.parametrize("deadlines", ["observe", "enforce"])
+def test_a_peer_that_resets_is_no_timeout(peer: Callable[[Script], Peer], deadlines: Any) -> None:
+    """Nor is it told as one that would have been cut."""
+    upstream = peer(lambda conversation: conversation.reset())
+    with create_client(settings_for(upstream, deadlines=deadlines), routes=RouteTable.empty()) as client:
+        with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)):
+            client.get(URL)
+        assert vars(client)["_transport"]._outgoing.would_have_cut == 0
+
+
 class Dribbling(httpx.AsyncByteStream, httpx.SyncByteStream):
     """A body that never ends, of a transport that has no connection."""
 
