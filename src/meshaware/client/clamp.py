@@ -20,7 +20,6 @@ active_call: ContextVar[Call | None] = ContextVar("meshaware_active_call", defau
 
 # `socket.settimeout(0)` means non-blocking, not "at once".
 _SHORTEST = 1e-6
-_get = dict[str, "float | None"].get
 
 
 class TimeUp(BaseException):
@@ -72,9 +71,11 @@ class ShrinkingTimeouts(ScopedTimeouts):
         return shorter(super().get(key, default), self._call.end, monotonic())
 
 
-class WatchedTimeouts(dict[str, "float | None"]):
+class WatchedTimeouts:
     """
     As `ShrinkingTimeouts`, where connections are watched: those cut reads and writes by themselves, and more exactly.
+
+    It answers what httpcore asks and is no `dict`, since there is one for each call.
 
     Args:
         phases: httpx's timeouts.
@@ -83,7 +84,7 @@ class WatchedTimeouts(dict[str, "float | None"]):
         trace: Makes what is put in there once a connection is about to be opened.
     """
 
-    __slots__ = ("_call", "_extensions", "_trace")
+    __slots__ = ("_call", "_extensions", "_phases", "_trace")
 
     def __init__(
         self,
@@ -92,18 +93,18 @@ class WatchedTimeouts(dict[str, "float | None"]):
         extensions: dict[str, Any],
         trace: Callable[[Call], object],
     ) -> None:
-        super().__init__(phases)
+        self._phases = phases
         self._call = call
         self._extensions = extensions
         self._trace = trace
 
-    def get(self, key: str, default: float | None = None) -> float | None:  # type: ignore[override]
+    def get(self, key: str, default: float | None = None) -> float | None:
         """The phase's timeout, or what is left of the call if that is less and no connection serves it yet."""
-        timeout = _get(self, key, default)
+        timeout = self._phases.get(key, default)
         call = self._call
         if key == "connect":
             if "trace" not in self._extensions:
                 self._extensions["trace"] = self._trace(call)
-        elif call.held:
+        elif call.held or call.end is None:
             return timeout
         return shorter(timeout, call.end, monotonic())
