@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["WHOLE", "Leaving", "Outgoing"]
 
 WHOLE = "meshaware.whole"
-_OURS = (OPTIONS, WHOLE)
 _SILENT: Mapping[str, None] = dict.fromkeys(("connect", "read", "write", "pool"))
 _REMEMBERED = 4096
 
@@ -96,8 +95,9 @@ class Outgoing:
             asked = authority.decode("ascii", "replace")
             path = url.raw_path.decode("ascii")
             route = table.match_parts(request.method, asked, path, headers, port=url.port or 80)
-        extensions: dict[str, Any] = {name: value for name, value in request.extensions.items() if name not in _OURS}
-        options: CallOptions | None = request.extensions.get(OPTIONS)
+        extensions: dict[str, Any] = dict(request.extensions)
+        options: CallOptions | None = extensions.pop(OPTIONS, None)
+        whole: Whole | None = extensions.pop(WHOLE, None)
         budgeted = self._allowance(route)
         allowance = allow(budgeted, extensions.get("timeout"), options)
         if allowance.source == "caller" and route is not None:
@@ -107,7 +107,6 @@ class Outgoing:
             observed = allowance.total or allowance.head if self._deadlines == "observe" else None
             phases = allowance.phases if budgeted.phases is not allowance.phases or observed is None else _SILENT
             allowance = Allowance(None, None, phases, allowance.source, ours=False)
-        whole: Whole | None = request.extensions.get(WHOLE)
         call = Call(request, route, allowance, self._until(options), whole)
         if observed is not None:
             call.observed, call.observed_head, call.on_overdue = observed, streams, self.overdue
