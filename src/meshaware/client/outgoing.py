@@ -7,7 +7,7 @@ Decides and touches no socket. The caller's request is never changed: what leave
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from meshaware.budgets import Budget, Route, RouteSource, RouteTable, declared_budget
@@ -75,11 +75,7 @@ class Outgoing:
         raw: list[tuple[bytes, bytes]] = headers.raw
         host = url.raw_host
         plain = url.raw_scheme == b"http"
-        # httpx puts it first.
-        if raw and raw[0][0] == b"Host":
-            authority = raw[0][1]
-        else:
-            authority = next((value for name, value in raw if name.lower() == b"host"), host)
+        authority = _authority(raw, host)
         inside = self._hosts.inside(host) and self._hosts.inside(authority)
         if inside:
             attached = attach(raw, one=self._one)
@@ -176,6 +172,13 @@ class Outgoing:
             return f"the sidecar at {self._sidecar[0]}:{self._sidecar[1]}"
         # A sidecar that captures the traffic accepts every connection and answers 503 for an upstream that is down.
         return f"the sidecar ({self._captor})" if self._captor is not None and was_refused(error) else None
+
+
+def _authority(raw: Sequence[tuple[bytes, bytes]], host: bytes) -> bytes:
+    # httpx puts it first.
+    if raw and raw[0][0] == b"Host":
+        return raw[0][1]
+    return next((value for name, value in raw if name.lower() == b"host"), host)
 
 
 def _address(proxy: str | None) -> tuple[str, int] | None:
