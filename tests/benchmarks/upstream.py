@@ -7,17 +7,23 @@ import asyncio
 from tests.benchmarks.children import answer_parent
 
 REPLY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+CHUNKS = 1000
+STREAM = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNK = b"400\r\n" + bytes(1024) + b"\r\n"
 
 
 class Tiny(asyncio.Protocol):
-    """Answers each blank line that ends a request without a body."""
+    """Answers each blank line that ends a request without a body; `/chunks` with as many of 1 KiB."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._transport.write(REPLY * data.count(b"\r\n\r\n"))
+        if data.startswith(b"GET /chunks "):
+            self._transport.write(STREAM + CHUNK * CHUNKS + b"0\r\n\r\n")
+        else:
+            self._transport.write(REPLY * data.count(b"\r\n\r\n"))
 
 
 async def main() -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import ssl
+import stat
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -51,9 +55,26 @@ class Conversation:
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
 
+    def receive(self, most: int = 65536) -> bytes:
+        """Whatever comes next; b'' at the end."""
+        return self._connection.recv(most)
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Go on encrypted."""
+        self._connection = context.wrap_socket(self._connection, server_side=True)
+
     def stay_silent(self, seconds: float = 30) -> None:
         """Say nothing; wakes up when the test is over."""
         self._stop.wait(seconds)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def reset(self) -> None:
+        """Read the request, and break the connection off."""
+        self.read_request()
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._connection.close()
 
     def dribble(self, data: bytes, every: float = 0.02) -> None:
         """One byte now and then, without end."""
@@ -101,7 +122,7 @@ class Peer:
             return request
 
         conversation.read_request = recorded  # type: ignore[method-assign]
-        with contextlib.suppress(OSError), connection:
+        with contextlib.suppress(OSError), contextlib.closing(conversation):
             self._script(conversation)
         with self._news:
             self._ended += 1
@@ -122,6 +143,17 @@ class Peer:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+
+    def sockets(self) -> int:
+        """How many sockets of this process lead here."""
+        found = 0
+        for path in Path("/proc/self/fd").iterdir():
+            number = int(path.name)
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(number).st_mode):
+                    with socket.socket(fileno=os.dup(number)) as each:
+                        found += each.getpeername()[:2] == ("127.0.0.1", self.port)
+        return found
 
     def headers(self, index: int = -1) -> list[tuple[bytes, bytes]]:
         """The headers of a request as they came over the wire, names in lower case."""

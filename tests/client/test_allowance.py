@@ -61,11 +61,18 @@ def test_one_unbounded_phase_leaves_the_total_to_the_budget() -> None:
     assert allowance.phases["read"] is None
 
 
-def test_an_option_replaces_the_total_and_leaves_the_phases() -> None:
-    """call_options(timeout=2)."""
-    allowance = allow(BUDGET, given(FROM_BUDGET), CallOptions(timeout=2.0))
-    assert (allowance.total, allowance.source) == (2.0, "caller")
-    assert allowance.phases == BUDGET.phases
+def test_an_option_replaces_the_budget() -> None:
+    """call_options(timeout=20): a longer one as well, so no phase may end the call before."""
+    allowance = allow(BUDGET, given(FROM_BUDGET), CallOptions(timeout=20.0))
+    assert (allowance.total, allowance.source, allowance.ours) == (20.0, "caller", True)
+    assert dict(allowance.phases) == {"connect": 10.0, "read": 20.0, "write": 20.0, "pool": 20.0}
+
+
+def test_an_option_leaves_the_phases_of_the_caller_s() -> None:
+    """They were asked for by name."""
+    allowance = allow(BUDGET, given(httpx.Timeout(None, read=1.0)), CallOptions(timeout=20.0))
+    assert (allowance.total, allowance.ours) == (20.0, False)
+    assert dict(allowance.phases) == {"connect": None, "read": 1.0, "write": None, "pool": None}
 
 
 @pytest.mark.parametrize("timeout", [FROM_BUDGET, 2.0, None])

@@ -122,7 +122,7 @@ def test_a_call_that_ran_out_of_time_tells_in_which_phase(spans: Any, routes: Ro
         anyio.run(call)
 
     found = attributes_of(spans)
-    assert (found["meshaware.verdict"], found["meshaware.reason"]) == ("deadline", "pool")
+    assert (found["meshaware.verdict"], found["meshaware.reason"]) == ("deadline", "wait")
     assert "meshaware.answered_by" not in found
 
 

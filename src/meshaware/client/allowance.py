@@ -6,6 +6,7 @@ How long each part of a call may take: a budget and httpx's `timeout=` become on
 | not given | from the budget | the budget |
 | a number or `httpx.Timeout` | the caller's | the caller's largest phase; the budget where a phase is unbounded |
 | `None` | none | the budget |
+| `call_options(timeout=...)` | as above, from that number in place of the budget | that number |
 | `call_options(detached=True)` | as above | none |
 """
 
@@ -52,13 +53,15 @@ class Allowance(NamedTuple):
     """
     What one call may take, in seconds; None is unbounded.
 
-    `head` runs from the end of the upload to the response's headers, `total` from there to the end of the body.
+    Both run from the end of the upload: `head` to the response's headers, `total` to the end of the body. `ours` tells
+    whether the phases come from the budget too, and not from the caller.
     """
 
     head: float | None
     total: float | None
     phases: Mapping[str, float | None]
     source: Source
+    ours: bool = True
 
 
 def from_budget(seconds: float, source: Source, *, streams: bool = False) -> Allowance:
@@ -107,12 +110,14 @@ def allow(budgeted: Allowance, given: Mapping[str, Any] | None, options: CallOpt
         numbers = [seconds for seconds in phases.values() if seconds is not None]
         if len(numbers) == len(PHASES):
             largest = max(numbers)
-            allowance = Allowance(largest, largest, phases, "caller")
+            allowance = Allowance(largest, largest, phases, "caller", ours=False)
         else:
-            allowance = budgeted._replace(phases=phases)
+            allowance = budgeted._replace(phases=phases, ours=False)
     if options is not None:
         if options.timeout is not None:
-            allowance = Allowance(options.timeout, options.timeout, allowance.phases, "caller")
+            number = options.timeout
+            phases_of = from_budget(number, "caller").phases if allowance.ours else allowance.phases
+            allowance = Allowance(number, number, phases_of, "caller", ours=allowance.ours)
         elif options.detached:
             allowance = allowance._replace(head=None, total=None)
     return allowance

@@ -25,8 +25,8 @@ def call_options(
     Say something about one call: `client.get(url, extensions=call_options(timeout=2.0))`.
 
     Args:
-        timeout: Seconds that replace the budget of this call, from the moment the request is sent. The phases
-            (connect, read, write, pool) stay as they are.
+        timeout: Seconds that replace the budget of this call, from the moment the request is sent. What `timeout=` of
+            the call or the client says of the phases (connect, read, write, pool) stays.
         deadline: An instant of `time.monotonic()` by which the call must be over, whatever it waits for; it can only
             shorten what the budget and the deadline of the work in hand allow.
         detached: Neither a total nor the deadline of the work in hand: for streams that outlive both.

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["WHOLE", "Leaving", "Outgoing"]
 
 WHOLE = "meshaware.whole"
-_OURS = (OPTIONS, WHOLE)
 _SILENT: Mapping[str, None] = dict.fromkeys(("connect", "read", "write", "pool"))
 _REMEMBERED = 4096
 
@@ -77,6 +76,7 @@ class Outgoing:
         self._captor = mesh.flavour.title if mesh.settled and mesh.flavour.container is not None else None
         self._allowances: dict[int, tuple[Budget, Allowance, float | None]] = {}
         self._said: set[str] = set()
+        self._warned: set[tuple[object, ...]] = set()
         self.would_have_cut = 0
 
     def leave(self, request: Any) -> Leaving:
@@ -85,7 +85,7 @@ class Outgoing:
         raw: list[tuple[bytes, bytes]] = headers.raw
         host = url.raw_host
         plain = url.raw_scheme == b"http"
-        authority = next((value for name, value in raw if name.lower() == b"host"), host)
+        authority = _authority(raw, host)
         inside = self._hosts.inside(host) and self._hosts.inside(authority)
         if inside:
             attached = attach(raw, one=self._one)
@@ -100,19 +100,23 @@ class Outgoing:
             path = url.raw_path.decode("ascii")
             seen = headers if attached is raw else HeaderLines(attached)
             route = table.match_parts(request.method, asked, path, seen, port=url.port or 80)
-        extensions: dict[str, Any] = {name: value for name, value in request.extensions.items() if name not in _OURS}
-        options: CallOptions | None = request.extensions.get(OPTIONS)
+        extensions: dict[str, Any] = dict(request.extensions)
+        options: CallOptions | None = extensions.pop(OPTIONS, None)
+        whole: Whole | None = extensions.pop(WHOLE, None)
         budgeted, bound = self._allowance(route)
         given = allowance = allow(budgeted, extensions.get("timeout"), options)
         if allowance.source == "caller" and route is not None:
             self._warn_if_shorter(route, allowance, budgeted)
-        observed = None
+        observed, streams = None, allowance.total is None
         if self._deadlines != "enforce":
             observed = allowance.total or allowance.head if self._deadlines == "observe" else None
             phases = allowance.phases if budgeted.phases is not allowance.phases or observed is None else _SILENT
-            allowance = Allowance(None, None, phases, allowance.source)
+            allowance = Allowance(None, None, phases, allowance.source, ours=False)
             observed = self._observed(observed, options)
-        call = self._begin(request, route, allowance, options)
+        call = self._begin(request, route, allowance, options, whole)
+        if observed is not None:
+            call.observed, call.on_overdue = observed, self.overdue
+            call.observed_head = streams and not isinstance(observed, _Remainder)
         if self._deadlines != "off":
             attached = self._tell(attached, call, promised(bound, given), options, inside=inside)
         if attached is not raw:
@@ -124,15 +128,15 @@ class Outgoing:
             leaving.url = url.copy_with(host=self._sidecar[0], port=self._sidecar[1])
         return Leaving(leaving, call, inside, plain, observed)
 
-    def _begin(self, request: Any, route: Route | None, allowance: Allowance, options: CallOptions | None) -> Call:
-        line = f"{request.method} {request.url}"
-        whole: Whole | None = request.extensions.get(WHOLE)
+    def _begin(
+        self, request: Any, route: Route | None, allowance: Allowance, options: CallOptions | None, whole: Whole | None
+    ) -> Call:
         if self._deadlines != "enforce" or (options is not None and options.detached):
-            return Call(line, route, allowance, None, whole)
+            return Call(request, route, allowance, None, whole)
         until = current_deadline()
         if until is not None and (left := until - monotonic()) < self._floor:
-            return Unsent(line, route, allowance, had=left, floor=self._floor)
-        return Call(line, route, allowance, _earlier(until, options), whole)
+            return Unsent(request, route, allowance, had=left, floor=self._floor)
+        return Call(request, route, allowance, _earlier(until, options), whole)
 
     def _tell(
         self, raw: Sequence[Pair], call: Call, answer: float | None, options: CallOptions | None, *, inside: bool
@@ -167,6 +171,12 @@ class Outgoing:
     def _warn_if_shorter(self, route: Route, given: Allowance, budgeted: Allowance) -> None:
         if budgeted.source != "route" or given.total is None or budgeted.total is None or given.total >= budgeted.total:
             return
+        known = (route.name, route.origin, given.total)
+        if known in self._warned:
+            return
+        if len(self._warned) >= _REMEMBERED:
+            self._warned.clear()
+        self._warned.add(known)
         self.say_once(
             f"timeout {format_duration(given.total)} is under the {format_duration(budgeted.total)} that the mesh may"
             f" take on route {route.name!r} ({route.origin}): calls may be given up that would have succeeded"
@@ -207,6 +217,13 @@ def _earlier(until: float | None, options: CallOptions | None) -> float | None:
     if options is None or options.deadline is None:
         return until
     return options.deadline if until is None else min(until, options.deadline)
+
+
+def _authority(raw: Sequence[tuple[bytes, bytes]], host: bytes) -> bytes:
+    # httpx puts it first.
+    if raw and raw[0][0] == b"Host":
+        return raw[0][1]
+    return next((value for name, value in raw if name.lower() == b"host"), host)
 
 
 def _address(proxy: str | None) -> tuple[str, int] | None:

@@ -1,13 +1,16 @@
 """
 Response bodies that end with their call's budget.
 
-Mixed with each library's own stream class in its factory file, because the clients check the type.
+A connection that serves one call at a time ends its body by itself, see `watch`: then there is none of these, or only
+to let a witness see it. Mixed with each library's own stream class in its factory file, because the clients check the
+type.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator
+from time import monotonic
 from typing import Any, NoReturn, Self
 
 import anyio
@@ -23,36 +26,38 @@ __all__ = ["AsyncBody", "Body", "Fate"]
 class Fate:
     """What a body needs to know of its call: when it ends, how it fails, who sees it."""
 
-    __slots__ = ("call", "library", "request", "timeout", "watched", "witness")
+    __slots__ = ("bounds", "call", "library", "timeout", "witness")
 
-    def __init__(
-        self, call: Call, library: Library, request: object, witness: Witness | None, *, watched: bool
-    ) -> None:
+    def __init__(self, call: Call, library: Library, witness: Witness | None) -> None:
         self.call = call
         self.library = library
-        self.request = request
         self.timeout = library.timeout
-        self.watched = watched
         self.witness = witness
+        self.bounds = not call.held and (call.end is not None or call.allowance.ours)
 
-    def fail(self, cause: Exception | None) -> NoReturn:
+    def fail(self, cause: BaseException | None) -> NoReturn:
         """End the body with the call's own error."""
-        raise deadline_error(self.library, self.call, self.request) from cause
+        raise deadline_error(self.library, self.call) from cause
+
+    def raise_own(self, error: Exception, begun: float) -> None:
+        """Raise the call's own error where that is what a timeout of the library means."""
+        if self.call.expired() or self.call.silent(begun):
+            self.fail(error)
 
 
 class AsyncBody:
-    """An asynchronous body; each chunk is read with what is left of the call, or awaited no longer than that."""
+    """An asynchronous body; each chunk is awaited no longer than is left of the call."""
 
     def __init__(self, inner: Any, fate: Fate) -> None:
         self._inner = inner
         self._fate = fate
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The inner stream's own iterator where nothing bounds the body and nobody wants to know of it."""
+        """The inner stream's own iterator where its connection bounds the body and nobody wants to know of it."""
         fate = self._fate
         chunks: AsyncIterator[bytes] = aiter(self._inner)
-        if fate.call.end is not None:
-            chunks = _WatchedChunks(chunks, fate) if fate.watched else _ScopedChunks(chunks, fate)
+        if fate.bounds:
+            chunks = _Chunks(chunks, fate)
         return chunks if fate.witness is None else fate.witness.async_watch(chunks)
 
     async def aclose(self) -> None:
@@ -65,6 +70,8 @@ class AsyncBody:
 
 
 class _Chunks:
+    """Chunks that are each awaited under a cancel scope, opened and closed within one chunk."""
+
     __slots__ = ("_chunks", "_fate")
 
     def __init__(self, chunks: AsyncIterator[bytes], fate: Fate) -> None:
@@ -74,43 +81,14 @@ class _Chunks:
     def __aiter__(self) -> Self:
         return self
 
-
-class _WatchedChunks(_Chunks):
-    """Chunks of a watched connection: its reads end with the call."""
-
-    __slots__ = ()
-
     async def __anext__(self) -> bytes:
         fate = self._fate
-        if fate.call.expired():
-            fate.fail(None)
-        token = active_call.set(fate.call)
-        try:
-            return await anext(self._chunks)
-        except TimeUp:
-            fate.fail(None)
-        except fate.timeout as error:
-            if fate.call.expired():
-                fate.fail(error)
-            raise
-        finally:
-            active_call.reset(token)
-
-
-class _ScopedChunks(_Chunks):
-    """Chunks of any other stream: each is awaited under a cancel scope, opened and closed within one chunk."""
-
-    __slots__ = ()
-
-    async def __anext__(self) -> bytes:
-        fate = self._fate
-        left = fate.call.left()
+        left, begun = fate.call.left(), monotonic()
         with anyio.CancelScope(deadline=math.inf if left is None else anyio.current_time() + left):
             try:
                 return await anext(self._chunks)
             except fate.timeout as error:
-                if fate.call.expired():
-                    fate.fail(error)
+                fate.raise_own(error, begun)
                 raise
         return fate.fail(None)
 
@@ -123,10 +101,10 @@ class Body:
         self._fate = fate
 
     def __iter__(self) -> Iterator[bytes]:
-        """Chunk by chunk."""
+        """As `AsyncBody` does it."""
         fate = self._fate
         chunks: Iterator[bytes] = iter(self._inner)
-        if fate.call.end is not None:
+        if fate.bounds:
             chunks = self._bounded(chunks)
         return chunks if fate.witness is None else fate.witness.watch(chunks)
 
@@ -135,14 +113,14 @@ class Body:
         while True:
             if fate.call.expired():
                 fate.fail(None)
+            begun = monotonic()
             token = active_call.set(fate.call)
             try:
                 chunk = next(chunks, None)
-            except TimeUp:
-                fate.fail(None)
+            except TimeUp as error:
+                fate.fail(error.__cause__)
             except fate.timeout as error:
-                if fate.call.expired():
-                    fate.fail(error)
+                fate.raise_own(error, begun)
                 raise
             finally:
                 active_call.reset(token)

@@ -2,7 +2,7 @@
 The wrapping transports: one asynchronous, one synchronous, for httpx and httpx2 alike.
 
 They have no base class of either library and pass the inner response through; they only replace its stream, by a class
-that the library accepts. The total is held by the connections (see `clamp`): exact, but for what a thread cannot
+that the library accepts. The total is held by the connections (see `watch`): exact, but for what a thread cannot
 interrupt in a synchronous call, name resolution and connecting to several addresses. Asynchronous calls through a
 transport of the caller's, or over HTTP/2, where one call waits for what another reads, run under a cancel scope.
 """
@@ -10,23 +10,29 @@ transport of the caller's, or over HTTP/2, where one call waits for what another
 from __future__ import annotations
 
 import math
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
-from meshaware.client.clamp import ShrinkingTimeouts, TimeUp, active_call, async_tracer, tracer
+from meshaware.client.call import Call
+from meshaware.client.clamp import ScopedTimeouts, ShrinkingTimeouts, TimeUp, WatchedTimeouts, active_call
 from meshaware.client.library import Library, deadline_error, sidecar_error
 from meshaware.client.outgoing import Leaving, Outgoing
 from meshaware.client.report import REPORT, CallReport
 from meshaware.client.streams import Fate
+from meshaware.client.watch import async_tracer, tracer
 from meshaware.client.witness import Witness
+from meshaware.errors import DeadlineExceeded
 from meshaware.instrumentation import calls_observed
 from meshaware.propagation.spans import without_client_spans
 from meshaware.sidecar.replies import classify
 
 __all__ = ["AsyncMeshTransport", "MeshTransport"]
+
+_SWITCHING_PROTOCOLS = 101
 
 
 class _Wrapping:
@@ -38,7 +44,7 @@ class _Wrapping:
         outgoing: Makes requests ready.
         library: Which client library these are the transports of.
         inside: The transport for hosts inside the mesh, where `inner` leads through a proxy from the environment.
-        watched: Whether the connections of `inner` can hold the total of a call.
+        watched: Whether the connections of `inner` serve one call at a time, and are all opened through this transport.
     """
 
     def __init__(
@@ -48,7 +54,7 @@ class _Wrapping:
         self._outgoing = outgoing
         self._library = library
         self._inside = inner if inside is None else inside
-        self._watched = watched
+        self._alone = watched
 
     def _choose(self, leaving: Leaving) -> Any:
         return self._inside if leaving.inside else self._inner
@@ -56,11 +62,11 @@ class _Wrapping:
     def _witness(self, leaving: Leaving) -> Witness | None:
         if leaving.observed is None and not calls_observed():
             return None
-        return Witness(leaving.call, leaving.observed, self._outgoing.overdue)
+        return Witness(leaving.call)
 
-    def _expired(self, leaving: Leaving, request: Any) -> Exception:
+    def _expired(self, leaving: Leaving) -> Exception:
         """The error for a call that has no time left before it begins."""
-        error = deadline_error(self._library, leaving.call, request)
+        error = deadline_error(self._library, leaving.call)
         self._failed(leaving, error)
         return error
 
@@ -69,20 +75,26 @@ class _Wrapping:
         if witness is not None:
             witness.failed(error)
 
-    def _failure(self, leaving: Leaving, request: Any, error: Exception) -> Exception:
+    def _failure(self, leaving: Leaving, error: BaseException) -> BaseException:
         """The error to raise in place of the library's own; often that one."""
-        if isinstance(error, TimeUp) or (isinstance(error, self._library.timeout) and leaving.call.expired()):
-            return deadline_error(self._library, leaving.call, request)
-        if isinstance(error, self._library.connect_error):
+        library, call = self._library, leaving.call
+        if isinstance(error, TimeUp):
+            return deadline_error(library, call)
+        if isinstance(error, DeadlineExceeded):
+            return error
+        if isinstance(error, library.timeout) and (call.expired() or call.silent()):
+            return deadline_error(library, call, error)
+        if isinstance(error, library.connect_error):
             sidecar = self._outgoing.unreachable(leaving, error)
             if sidecar is not None:
-                return sidecar_error(self._library, leaving.call, sidecar, error, request)
+                return sidecar_error(library, call, sidecar, error)
         return error
 
-    def _answered(self, leaving: Leaving, request: Any, response: Any, stream: type[Any]) -> Any:
+    def _answered(self, leaving: Leaving, response: Any, stream: type[Any]) -> Any:
         call = leaving.call
-        call.answered()
-        reply = classify(response.status_code, response.headers.raw, None) if response.status_code >= 400 else None
+        status = response.status_code
+        call.answered(upgraded=status == _SWITCHING_PROTOCOLS)
+        reply = classify(status, response.headers.raw, None) if status >= 400 else None
         response.extensions[REPORT] = CallReport(
             call.route, call.allowance.source, call.allowance.total, call.end, reply
         )
@@ -91,7 +103,8 @@ class _Wrapping:
             witness.answered(reply, response)
             if not witness.stays:
                 witness = None
-        response.stream = stream(response.stream, Fate(call, self._library, request, witness, watched=self._watched))
+        if witness is not None or not call.held:
+            response.stream = stream(response.stream, Fate(call, self._library, witness))
         return response
 
 
@@ -102,21 +115,30 @@ class AsyncMeshTransport(_Wrapping):
         """Send one request and return its response, in time."""
         leaving = self._outgoing.leave(request)
         call = leaving.call
-        if call.expired():
-            raise self._expired(leaving, request)
+        if call.end is not None and call.expired():
+            raise self._expired(leaving)
         extensions: dict[str, Any] = leaving.request.extensions
-        extensions["trace"] = async_tracer(call, extensions.get("trace"))
-        send = self._send_watched if self._watched else self._send_scoped
+        if not self._alone or "trace" in extensions:
+            extensions["trace"] = self._trace(call, extensions.get("trace"))
+        token = None
         try:
+            if self._alone:
+                extensions["timeout"] = WatchedTimeouts(extensions["timeout"], call, extensions, self._trace)
+                token = active_call.set(call)
+                send = self._choose(leaving).handle_async_request
+            else:
+                call.begin("wait")
+                extensions["timeout"] = ScopedTimeouts(extensions["timeout"], call)
+                send = partial(self._send_scoped, leaving)
             # Instrumented by OpenTelemetry from outside, the call has its span already; a second one would be made
             # where httpx's own transport is instrumented as well.
             if "handle_async_request" in vars(self):
                 with without_client_spans():
-                    response = await send(leaving)
+                    response = await send(leaving.request)
             else:
-                response = await send(leaving)
+                response = await send(leaving.request)
         except self._library.failures as error:
-            failure = self._failure(leaving, request, error)
+            failure = self._failure(leaving, error)
             self._failed(leaving, failure)
             if failure is error:
                 raise
@@ -124,18 +146,15 @@ class AsyncMeshTransport(_Wrapping):
         except BaseException as error:
             self._failed(leaving, error)
             raise
-        return self._answered(leaving, request, response, self._library.async_stream)
-
-    async def _send_watched(self, leaving: Leaving) -> Any:
-        extensions: dict[str, Any] = leaving.request.extensions
-        extensions["timeout"] = ShrinkingTimeouts(extensions["timeout"], leaving.call)
-        token = active_call.set(leaving.call)
-        try:
-            return await self._choose(leaving).handle_async_request(leaving.request)
         finally:
-            active_call.reset(token)
+            if token is not None:
+                active_call.reset(token)
+        return self._answered(leaving, response, self._library.async_stream)
 
-    async def _send_scoped(self, leaving: Leaving) -> Any:
+    def _trace(self, call: Call, theirs: Any = None) -> Any:
+        return async_tracer(call, self._library, theirs, alone=self._alone)
+
+    async def _send_scoped(self, leaving: Leaving, request: Any) -> Any:
         call = leaving.call
         with anyio.CancelScope() as scope:
 
@@ -145,7 +164,7 @@ class AsyncMeshTransport(_Wrapping):
             move(call.end)
             call.on_end = move
             try:
-                return await self._choose(leaving).handle_async_request(leaving.request)
+                return await self._choose(leaving).handle_async_request(request)
             finally:
                 call.on_end = None
         raise TimeUp
@@ -176,11 +195,16 @@ class MeshTransport(_Wrapping):
         """Send one request and return its response, in time."""
         leaving = self._outgoing.leave(request)
         call = leaving.call
-        if call.expired():
-            raise self._expired(leaving, request)
+        if call.end is not None and call.expired():
+            raise self._expired(leaving)
         extensions: dict[str, Any] = leaving.request.extensions
-        extensions["trace"] = tracer(call, extensions.get("trace"))
-        extensions["timeout"] = ShrinkingTimeouts(extensions["timeout"], call)
+        if not self._alone or "trace" in extensions:
+            extensions["trace"] = self._trace(call, extensions.get("trace"))
+        if self._alone:
+            extensions["timeout"] = WatchedTimeouts(extensions["timeout"], call, extensions, self._trace)
+        else:
+            call.begin("wait")
+            extensions["timeout"] = ShrinkingTimeouts(extensions["timeout"], call)
         token = active_call.set(call)
         try:
             if "handle_request" in vars(self):
@@ -189,7 +213,7 @@ class MeshTransport(_Wrapping):
             else:
                 response = self._choose(leaving).handle_request(leaving.request)
         except self._library.failures as error:
-            failure = self._failure(leaving, request, error)
+            failure = self._failure(leaving, error)
             self._failed(leaving, failure)
             if failure is error:
                 raise
@@ -199,7 +223,10 @@ class MeshTransport(_Wrapping):
             raise
         finally:
             active_call.reset(token)
-        return self._answered(leaving, request, response, self._library.sync_stream)
+        return self._answered(leaving, response, self._library.sync_stream)
+
+    def _trace(self, call: Call, theirs: Any = None) -> Any:
+        return tracer(call, self._library, theirs, alone=self._alone)
 
     def close(self) -> None:
         """Close the wrapped transport."""

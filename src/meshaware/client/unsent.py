@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from meshaware.budgets import Route
 from meshaware.client.allowance import Allowance
 from meshaware.client.call import Call
@@ -20,8 +22,8 @@ class Unsent(Call):
 
     __slots__ = ("floor", "had")
 
-    def __init__(self, line: str, route: Route | None, allowance: Allowance, *, had: float, floor: float) -> None:
-        super().__init__(line, route, allowance, None, None)
+    def __init__(self, request: Any, route: Route | None, allowance: Allowance, *, had: float, floor: float) -> None:
+        super().__init__(request, route, allowance, None, None)
         self.had = had
         self.floor = floor
         self.until = self.end = self.marks[0][1]

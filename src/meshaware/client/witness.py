@@ -10,7 +10,7 @@ the answer concerns anybody.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 
 from meshaware.client.call import Call
@@ -30,20 +30,17 @@ class Witness:
 
     Args:
         call: The call.
-        limit: Seconds after which it would have been cut, where deadlines are only observed; else None.
-        overdue: Called once with call and limit if it would have been.
 
     Attributes:
         stays: Whether the end is to be seen too; if not, the body need not be watched after the answer.
     """
 
-    __slots__ = ("_answer", "_body", "_call", "_complete", "_ended", "_limit", "_outcome", "_overdue", "stays")
+    __slots__ = ("_answer", "_body", "_call", "_complete", "_ended", "_limit", "_outcome", "stays")
 
-    def __init__(self, call: Call, limit: float | None, overdue: Callable[[Call, float], None]) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self._limit = limit
-        self.stays = limit is not None or calls_observed("end")
-        self._overdue = overdue
+        self._limit = call.observed
+        self.stays = self._limit is not None or calls_observed("end")
         self._outcome = CallOutcome("answered")
         self._answer: tuple[int, Any] | None = None
         self._body = bytearray()
@@ -137,18 +134,12 @@ class Witness:
         return self._outcome._replace(verdict="replied", answered_by=reply.by, reason=reply.reason)
 
     def _verdict(self, outcome: CallOutcome) -> CallOutcome:
-        return outcome._replace(verdict="overdue") if self._late() else outcome
-
-    def _late(self) -> bool:
-        # Until the request is sent the time does not run.
-        return (
-            self._limit is not None and self._call.phase in ("wait", "body") and self._call.since_sent() > self._limit
-        )
+        return outcome._replace(verdict="overdue") if self._call.late() else outcome
 
     def _end(self, outcome: CallOutcome) -> None:
         self._ended = True
-        if self._limit is not None and self._late():
-            self._overdue(self._call, self._limit)
+        if self._call.late():
+            self._call.overdue()
             outcome = outcome._replace(verdict="overdue")
         announce_call(outcome, "end")
 
