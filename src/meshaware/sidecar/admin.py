@@ -2,7 +2,8 @@
 The only socket to the proxy: one request, one reply, on loopback, within a bound of time and size.
 
 No proxies, no redirects, no name look-ups, no connection kept: an HTTP client library would have to be talked
-out of each of these. What is said on the wire is decided once, without any I/O, for both worlds.
+out of each of these. What is said on the wire is decided once, without any I/O, for both worlds. anyio is
+loaded with the first asynchronous call, so that a command that only asks and goes does not pay for it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import math
 import socket
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import anyio
-import anyio.abc
 import h11
 
 from meshaware.durations import format_duration
 from meshaware.errors import SidecarUnavailable
 from meshaware.settings.addresses import parse_loopback
+
+if TYPE_CHECKING:
+    from anyio.abc import SocketStream
 
 __all__ = ["AdminReply", "async_fetch", "fetch"]
 
@@ -87,6 +89,8 @@ async def async_fetch(
         SidecarUnavailable: As for `fetch`.
         ValueError: As for `fetch`.
     """
+    import anyio  # noqa: PLC0415 (heavy)
+
     exchange = _Exchange(url, method, timeout, max_bytes)
     try:
         with anyio.move_on_after(timeout):
@@ -191,7 +195,9 @@ def _connect(exchange: _Exchange, deadline: float) -> socket.socket:
     raise exchange.refused()
 
 
-async def _async_connect(exchange: _Exchange) -> anyio.abc.SocketStream:
+async def _async_connect(exchange: _Exchange) -> SocketStream:
+    import anyio  # noqa: PLC0415 (heavy)
+
     for address in exchange.address.addresses:
         try:
             return await anyio.connect_tcp(address, exchange.address.port)
@@ -200,7 +206,9 @@ async def _async_connect(exchange: _Exchange) -> anyio.abc.SocketStream:
     raise exchange.refused()
 
 
-async def _async_receive(connection: anyio.abc.SocketStream) -> bytes:
+async def _async_receive(connection: SocketStream) -> bytes:
+    import anyio  # noqa: PLC0415 (heavy)
+
     try:
         return await connection.receive(_CHUNK)
     except anyio.EndOfStream:
