@@ -9,9 +9,10 @@ What meshaware is told: arguments, variables, the pod's own files.
     addresses    URLs of the proxy, loopback only
     readers      how a field reads its value (facts: those of a workload)
     workload     Workload
+    gate         the few settings that waiting for the proxy needs, without pydantic
     model        MeshSettings
 
-pydantic is loaded with the first of the public names, so that the other rooms can be had without it.
+The package itself loads nothing: pydantic comes with the first use of `MeshSettings` or `Workload`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["MeshSettings", "UnknownVariableWarning", "Workload"]
 
-_HOMES = {"MeshSettings": "model", "UnknownVariableWarning": "model", "Workload": "workload"}
+_HOMES = {"Workload": "meshaware.settings.workload"}
 
-# Hidden from type checkers: a visible module `__getattr__` makes every misspelt name pass.
+# Hidden from type checkers, as in the front door.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module  # noqa: PLC0415 (not needed before)
+        if name not in __all__:
+            raise AttributeError(f"module 'meshaware.settings' has no attribute {name!r}")
+        from importlib import import_module
 
-        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        value = getattr(import_module(_HOMES.get(name, "meshaware.settings.model")), name)
+        globals()[name] = value
         return value

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from meshaware.errors import SidecarUnavailable
 from meshaware.flavours import Flavour
-from meshaware.sidecar.admin import AdminReply
+from meshaware.sidecar.exchange import AdminReply
 
 __all__ = ["Ask", "Dismissal", "Farewell", "farewell"]
 

@@ -16,7 +16,8 @@ import time
 from meshaware.errors import SidecarUnavailable
 from meshaware.flavours import Flavour
 from meshaware.settings.addresses import parse_loopback
-from meshaware.sidecar.admin import AdminReply, async_fetch, fetch
+from meshaware.sidecar.blocking import fetch
+from meshaware.sidecar.exchange import AdminReply
 from meshaware.sidecar.farewell import Ask, Dismissal, Farewell, farewell
 
 __all__ = ["DISMISSAL_TIMEOUT", "Dismissal", "async_dismiss", "dismiss"]
@@ -85,6 +86,8 @@ def _put(ask: Ask, deadline: float) -> AdminReply | SidecarUnavailable:
 
 
 async def _async_put(ask: Ask, deadline: float) -> AdminReply | SidecarUnavailable:
+    from meshaware.sidecar.admin import async_fetch  # noqa: PLC0415 (an event loop, which a command has none of)
+
     try:
         return await async_fetch(ask.url, timeout=_left(deadline), max_bytes=_MAX_BYTES, method=ask.method)
     except SidecarUnavailable as error:
