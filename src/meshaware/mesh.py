@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 import anyio
 
+from meshaware.asgi.drain import Drain, LastAnswers, drain_time
 from meshaware.asgi.errors import ERROR_HANDLERS
 from meshaware.asgi.health import HealthEndpoints
-from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors
+from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors, within_lifespan
 from meshaware.asgi.middleware import MeshMiddleware
 from meshaware.asgi.types import ASGIApp
 from meshaware.budgets import RouteSource, RouteTable
@@ -53,6 +55,7 @@ class Mesh:
         self.workload: Workload = self.settings.workload
         self.routes: RouteTable | RouteSource = self._choose_routes() if routes is None else routes
         self.telemetry: Telemetry | None = None
+        self._drain = Drain(partial(drain_time, self.settings, self.gate))
         self._clients: list[httpx.Client] = []
         self._async_clients: list[httpx.AsyncClient] = []
 
@@ -75,7 +78,8 @@ class Mesh:
 
         The application's own lifespan, middleware and error handlers stay as they are. Around them come: OpenTelemetry,
         the headers of each request, `/livez` and `/readyz`, and replies for upstream failures that nothing handled.
-        The port is bound at once; the gate is waited for in the background, and `/readyz` tells.
+        The port is bound at once; the gate is waited for in the background, and `/readyz` tells. From SIGTERM on it is
+        503, and the server goes on serving for a while, if it takes signals as uvicorn does.
 
         Args:
             app: A FastAPI or Starlette application.
@@ -87,6 +91,7 @@ class Mesh:
         if telemetry:
             self._set_up_telemetry(app)
         around_stack(app, self._layer)
+        within_lifespan(app, self._drain.watching)
         around_lifespan(app, self.lifespan)
         handle_errors(app, ERROR_HANDLERS)
 
@@ -113,12 +118,11 @@ class Mesh:
 
     def _layer(self, app: ASGIApp) -> ASGIApp:
         settings = self.settings
-        return HealthEndpoints(
-            MeshMiddleware(app, settings, gate=self.gate),
-            livez=settings.livez_path,
-            readyz=settings.readyz_path,
-            report=self.readiness,
+        carrying = MeshMiddleware(app, settings, gate=self.gate)
+        health = HealthEndpoints(
+            carrying, livez=settings.livez_path, readyz=settings.readyz_path, report=self.readiness
         )
+        return LastAnswers(health, self._drain)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -211,7 +215,9 @@ class Mesh:
         if isinstance(self.routes, SidecarRoutes):
             age = self.routes.age
             routes |= {"live": self.routes.live, "age_s": None if age is None else round(age, 1)}
-        return self.gate.is_open, {"mesh": state.flavour, "gate": state.describe(), "routes": routes}
+        ready, draining = self.gate.is_open, self._drain.begun
+        told = {"mesh": state.flavour, "gate": state.describe(), "routes": routes, "draining": draining}
+        return ready and not draining, told
 
     def async_client(self, **arguments: Unpack[AsyncClientArguments]) -> httpx.AsyncClient:
         """Make an `httpx.AsyncClient` with the mesh's budgets and headers; its connections close with the mesh."""
