@@ -29,6 +29,7 @@ class Member(NamedTuple):
         pod: Who it is.
         port: The port of its service.
         endpoint: Where others reach it; None where there is no application.
+        withdrawn: Whether the others have been told that it goes.
         held: All its ports, to be released at the end.
         start: Whether the mesh starts its sidecar.
     """
@@ -39,6 +40,7 @@ class Member(NamedTuple):
     endpoint: Endpoint | None
     held: Sequence[HeldPort]
     start: bool
+    withdrawn: bool = False
 
 
 def check(manifests: Sequence[Manifest], namespace: str, cluster_domain: str) -> None:
@@ -84,18 +86,17 @@ def _with_old(sidecar: Sidecar, fresh: _Items) -> _Items:
 
 def _view(member: Member, members: Sequence[Member]) -> View:
     pod = member.pod
-    groups: dict[tuple[str, str], list[tuple[int, Endpoint]]] = {}
+    groups: dict[tuple[str, str], list[Member]] = {}
     for other in members:
         if other.endpoint is not None:
-            key = (other.pod.service, other.pod.namespace)
-            groups.setdefault(key, []).append((other.port, other.endpoint))
+            groups.setdefault((other.pod.service, other.pod.namespace), []).append(other)
     services = [
         ServiceView(
             name=name,
             namespace=namespace,
             host=full_name(name, namespace, pod.cluster_domain),
-            port=group[0][0],
-            endpoints=[endpoint for _, endpoint in group],
+            port=group[0].port,
+            endpoints=[each.endpoint for each in group if each.endpoint is not None and not each.withdrawn],
         )
         for (name, namespace), group in groups.items()
     ]

@@ -251,8 +251,9 @@ _OPTIONS = (
     "50",
     # max_grpc_timeout, which Istio sets on every route.
     "--skip-deprecated-logs",
+    # Istio's drainDuration: so long a listener that drains takes new connections.
     "--drain-time-s",
-    "1",
+    "45",
 )
 
 
