@@ -20,7 +20,10 @@ from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import INTERVAL, SidecarRoutes
 from meshaware.client.build import async_close_connections, close_connections, declared_routes
 from meshaware.client.httpx import create_async_client, create_client
+from meshaware.jobs.job import AsyncJob, Job
+from meshaware.jobs.leaving import Leaving
 from meshaware.settings import MeshSettings, Workload
+from meshaware.sidecar.parting import QuitPolicy
 from meshaware.sidecar.readiness import ReadinessGate
 from meshaware.sidecar.workload import async_load_workload, load_workload
 
@@ -199,6 +202,23 @@ class Mesh:
             self.routes.namespace = self.routes.namespace or workload.namespace
         self.workload = workload
         return True
+
+    def job(self, *, quit: QuitPolicy | None = None, shared: bool | None = None) -> Job:  # noqa: A002 (as its variable)
+        """
+        Do one piece of work: `with mesh.job():`, or `@mesh.job()` on a function; see `meshaware.jobs.job.Job`.
+
+        Args:
+            quit: When the sidecar is let go afterwards: `success`, `always`, `never`; default `settings.quit`.
+            shared: Whether also where the pod has other containers of the application; default `settings.quit_shared`.
+
+        Raises:
+            SidecarNotReady: As the work begins: the sidecar was not ready in `settings.ready_timeout`.
+        """
+        return Job(self, Leaving(self, quit, shared))
+
+    def async_job(self, *, quit: QuitPolicy | None = None, shared: bool | None = None) -> AsyncJob:  # noqa: A002
+        """Do one piece of work on asyncio or trio, otherwise as `job`: `async with mesh.async_job():`, or `@`."""
+        return AsyncJob(self, Leaving(self, quit, shared))
 
     async def aclose(self) -> None:
         """Close the connections of every client made by `client` and `async_client`; the clients stay usable."""
