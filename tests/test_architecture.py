@@ -36,7 +36,7 @@ ONLY_IN = {
     "uvicorn": ("testing/",),
     "structlog": (),
     "argparse": ("cli/",),
-    "socket": ("sidecar/blocking.py", "testing/"),
+    "socket": ("sidecar/blocking.py", "sidecar/knocking.py", "testing/"),
 }
 
 

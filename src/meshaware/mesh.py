@@ -65,8 +65,9 @@ class Mesh:
     def _choose_routes(self) -> RouteTable | RouteSource:
         declared = declared_routes(self.settings)
         live = not self.settings.routes or "sidecar" in self.settings.routes
-        admin = self.gate.flavour.admin_url if self.settings.admin_url is None else self.settings.admin_url
-        if not live or admin is None or not self.gate.flavour.has_routes:
+        mesh = self.settings.detected
+        admin = mesh.flavour.admin_url if self.settings.admin_url is None else self.settings.admin_url
+        if not live or (mesh.settled and (admin is None or not mesh.flavour.has_routes)):
             return declared
         return SidecarRoutes(
             admin,
@@ -158,10 +159,12 @@ class Mesh:
         # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
         if not await self.gate.async_wait(fatal=False):
             await self.gate.async_wait(math.inf, fatal=False)
-        if self.gate.flavour.admin_url is None:
+        flavour = await self.gate.async_find()
+        if flavour.admin_url is None:
             return
-        workload = await async_load_workload(self.settings)
+        workload = await async_load_workload(self.settings, flavour=flavour)
         if isinstance(self.routes, SidecarRoutes):
+            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
             # What a short name means depends on the namespace, and the sidecar knows it for sure.
             self.routes.namespace = self.routes.namespace or workload.namespace
             await self.routes.async_refresh(max_age=INTERVAL)
@@ -195,10 +198,12 @@ class Mesh:
     def _wait_and_load(self) -> bool:
         if not self.gate.wait(fatal=False):
             self.gate.wait(math.inf, fatal=False)
-        if self.gate.flavour.admin_url is None:
+        flavour = self.gate.find()
+        if flavour.admin_url is None:
             return False
-        workload = load_workload(self.settings)
+        workload = load_workload(self.settings, flavour=flavour)
         if isinstance(self.routes, SidecarRoutes):
+            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
             self.routes.namespace = self.routes.namespace or workload.namespace
         self.workload = workload
         return True

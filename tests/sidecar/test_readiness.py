@@ -19,10 +19,9 @@ from meshaware import MeshSettings, ReadinessGate
 from meshaware.errors import SettingsError, SidecarNotReady
 from meshaware.flavours import Detected, Flavour
 from meshaware.instrumentation import GateOutcome, on_gate
-from meshaware.settings.model import MeshName
 from meshaware.settings import gate as settings_gate
-from meshaware.sidecar import gate as gate_module
-from meshaware.sidecar import readiness, waiting
+from meshaware.settings.model import MeshName
+from meshaware.sidecar import async_attempts, attempts, waiting
 
 SOON = 0.5
 """How much later than agreed a wait may end on a busy machine."""
@@ -144,7 +143,7 @@ def gate_at(url: str, *, mesh: MeshName = "istio", ready_fatal: bool = True) -> 
 @pytest.fixture(autouse=True)
 def no_other_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test does not mean to ask is not asked: the fixed ports of this machine may be anybody's."""
-    for module, name in ((gate_module, "fetch"), (readiness, "async_fetch")):
+    for module, name in ((attempts, "fetch"), (async_attempts, "async_fetch")):
         monkeypatch.setattr(module, name, _but_not_fixed_ports(getattr(module, name)))
 
 

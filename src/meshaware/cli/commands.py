@@ -32,6 +32,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "budget": Command("meshaware.cli.budget", "which route a call takes, why, and how long it may last"),
+    "wait": Command("meshaware.cli.wait", "wait until the sidecar takes calls"),
 }
 
 

@@ -69,7 +69,7 @@ class Leaving:
     def leave(self, outcome: Outcome) -> None:
         """Let the sidecar go, if that is right; a sidecar that stays is a line in the log, never an error."""
         host = self._host
-        workload = load_workload(host.settings) if self._must_ask() else host.workload
+        workload = load_workload(host.settings, flavour=host.gate.flavour) if self._must_ask() else host.workload
         dismissal = self._objection(outcome, workload)
         if dismissal is None:
             if host.telemetry is not None:
@@ -81,7 +81,9 @@ class Leaving:
     async def async_leave(self, outcome: Outcome) -> None:
         """The same as `leave`, on asyncio and trio."""
         host = self._host
-        workload = await async_load_workload(host.settings) if self._must_ask() else host.workload
+        workload = (
+            await async_load_workload(host.settings, flavour=host.gate.flavour) if self._must_ask() else host.workload
+        )
         dismissal = self._objection(outcome, workload)
         if dismissal is None:
             if host.telemetry is not None:
