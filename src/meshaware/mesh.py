@@ -12,7 +12,7 @@ import anyio
 
 from meshaware.asgi.drain import Drain, LastAnswers, drain_time
 from meshaware.asgi.errors import ERROR_HANDLERS
-from meshaware.asgi.health import HealthEndpoints
+from meshaware.asgi.health import HealthEndpoints, readiness
 from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors, within_lifespan
 from meshaware.asgi.middleware import MeshMiddleware
 from meshaware.asgi.types import ASGIApp
@@ -234,15 +234,7 @@ class Mesh:
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
         """What `/readyz` answers: whether to send traffic, and why; never asks the network."""
-        state = self.gate.state
-        table = self.routes if isinstance(self.routes, RouteTable) else self.routes.current
-        routes: dict[str, object] = {"count": len(table)}
-        if isinstance(self.routes, SidecarRoutes):
-            age = self.routes.age
-            routes |= {"live": self.routes.live, "age_s": None if age is None else round(age, 1)}
-        ready, draining = self.gate.is_open, self._drain.begun
-        told = {"mesh": state.flavour, "gate": state.describe(), "routes": routes, "draining": draining}
-        return ready and not draining, told
+        return readiness(self.gate, self.routes, self._drain)
 
     def async_client(self, **arguments: Unpack[AsyncClientArguments]) -> httpx.AsyncClient:
         """Make an `httpx.AsyncClient` with the mesh's budgets and headers; its connections close with the mesh."""
