@@ -332,9 +332,7 @@ def test_nobody_waits_longer_than_agreed(
 ) -> None:
     """Whatever a proxy says and however slowly, everybody's wait ends when its time is up at the latest."""
     answers = iter(said)
-    simulation = Simulation(
-        WaitingRoom(CANDIDATE if candidate else ISTIO), lambda _: (next(answers, "503"), takes)
-    )
+    simulation = Simulation(WaitingRoom(CANDIDATE if candidate else ISTIO), lambda _: (next(answers, "503"), takes))
     for at, timeout in arrivals:
         simulation.arrive(at, timeout)
     simulation.run()
