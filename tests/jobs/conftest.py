@@ -15,7 +15,6 @@ import pytest
 from meshaware import MeshSettings
 
 CLASSIC = '{"initContainers":["istio-init"],"containers":["istio-proxy"]}'
-NATIVE = '{"initContainers":["istio-init","istio-proxy"],"containers":null}'
 
 
 class Sidecar:
@@ -25,22 +24,24 @@ class Sidecar:
     Attributes:
         told: How often it was told to go.
         events: What happened, in order: the test adds its own.
+        at_ready: Called when readiness is asked for, before the answer.
+        at_quit: Called when it is told to go, before the answer.
     """
 
     def __init__(self) -> None:
         self.ready, self.quit_status = True, 200
         self.metadata: dict[str, Any] = {"ANNOTATIONS": {"sidecar.istio.io/status": CLASSIC}, "APP_CONTAINERS": "job"}
         self.events: list[str] = []
-        self.asked = 0
+        self.at_ready: Callable[[], object] = int
         self.at_quit: Callable[[], object] = int
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path == "/healthz/ready":
+                    outer.at_ready()
                     self._answer(200 if outer.ready else 503)
                 elif self.path == "/server_info":
-                    outer.asked += 1
                     self._answer(200, json.dumps({"node": {"metadata": outer.metadata}}).encode())
                 elif self.path.startswith("/config_dump"):
                     self._answer(200, b'{"configs":[]}')

@@ -44,8 +44,11 @@ class Ear:
 
     @contextmanager
     def at_work(self) -> Generator[None]:
-        """Do what SIGTERM ends by raising `Terminated`; elsewhere it is only noted."""
+        """Do what SIGTERM ends by raising `Terminated`, also one that came before; elsewhere it is only noted."""
         self._at_work = True
+        if self.told:
+            self.told = self._at_work = False
+            raise Terminated
         try:
             yield
         finally:
