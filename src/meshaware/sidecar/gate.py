@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
+from threading import Event
 from time import monotonic, sleep
 from typing import NamedTuple
 
@@ -88,7 +89,14 @@ class Gate:
         """The mesh; `unknown` for as long as neither the settings nor a proxy that answers tell."""
         return self._room.flavour
 
-    def wait(self, timeout: float | None = None, *, fatal: bool | None = None, upstreams: Iterable[str] = ()) -> bool:
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        fatal: bool | None = None,
+        upstreams: Iterable[str] = (),
+        over: Event | None = None,
+    ) -> bool:
         """
         Wait until the proxy takes calls, and return True.
 
@@ -97,6 +105,7 @@ class Gate:
             fatal: Whether it is an error when the time is up; default `settings.ready_fatal`. If not: False.
             upstreams: Wait until the proxy has routes for these too, each `host:port`, beside those of
                 `settings.wait_for`. They are passed over where the proxy does not tell which hosts it has routes for.
+            over: Once it is set, the wait ends as if the time were up.
 
         Raises:
             SidecarNotReady: The time was up; the message says who was asked, how often, the last answer, and
@@ -105,31 +114,33 @@ class Gate:
         """
         stages, end = self._begin(timeout, upstreams)
         for stage in stages:
-            self._pass(stage, end)
+            self._pass(stage, end, over)
         return self._outcome(stages, fatal=fatal)
 
-    def find(self) -> Flavour:
+    def find(self, *, over: Event | None = None) -> Flavour:
         """
         Look on, slowly, for a proxy that had not come when the gate opened; return which mesh it is, once it is ready.
 
         Where it is known which mesh this is, it returns at once; otherwise when a proxy shows itself, which may be
         never: it is for a thread of its own.
+
+        Args:
+            over: Once it is set, the search ends, with what is known.
         """
         pauses = again()
-        while not self._room.settled:
-            sleep(next(pauses))
+        while not self._room.settled and not _rest(next(pauses), over):
             perform(self._look(monotonic() + ATTEMPT))
         for stage in self._late_stages():
-            self._pass(stage, math.inf)
+            self._pass(stage, math.inf, over)
         return self.flavour
 
-    def _pass(self, stage: Stage, end: float) -> None:
+    def _pass(self, stage: Stage, end: float, over: Event | None) -> None:
         with self._waiting(stage, end) as waiter:
             while (turn := stage.room.turn(waiter, monotonic())) is not None:
                 if turn.ask:
                     self._hear(stage, waiter, perform(stage.attempt(monotonic() + turn.seconds)))
-                else:
-                    sleep(turn.seconds)
+                elif _rest(turn.seconds, over):
+                    return
 
     # What threads and tasks have in common
 
@@ -258,3 +269,11 @@ def _checked_url(url: str) -> str:
     except ValueError as error:
         raise SettingsError(f"url={url[:200]!r} cannot be asked whether the proxy is ready; write {error}") from error
     return url
+
+
+def _rest(seconds: float, over: Event | None) -> bool:
+    """Sleep, and return whether it is over."""
+    if over is None:
+        sleep(seconds)
+        return False
+    return over.wait(seconds)
