@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -156,8 +155,6 @@ class Mesh:
 
     async def _follow_sidecar(self) -> None:
         # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
-        if not await self.gate.async_wait(fatal=False):
-            await self.gate.async_wait(math.inf, fatal=False)
         flavour = await self.gate.async_find()
         if flavour.admin_url is None:
             return
@@ -177,14 +174,15 @@ class Mesh:
         It yields at once, so code that must not run before the sidecar is up calls `mesh.gate.wait()`. A process that
         is forked inside has a thread of its own.
         """
-        routes, over = self.routes if isinstance(self.routes, SidecarRoutes) else None, threading.Event()
+        routes = self.routes if isinstance(self.routes, SidecarRoutes) else None
+        stopping = threading.Event()
         if routes is not None:
-            routes.start(after=partial(self._wait_and_load, over))
+            routes.start(after=partial(self._wait_and_load, stopping))
         try:
             yield
         finally:
+            stopping.set()
             try:
-                over.set()
                 if routes is not None:
                     routes.stop()
                 for client in self._clients:
@@ -193,11 +191,9 @@ class Mesh:
                 if self.telemetry is not None:
                     self.telemetry.flush_what_moves()
 
-    def _wait_and_load(self, over: threading.Event) -> bool:
-        if not self.gate.wait(fatal=False, over=over):
-            self.gate.wait(math.inf, fatal=False, over=over)
-        flavour = self.gate.find(over=over)
-        if flavour.admin_url is None or over.is_set():
+    def _wait_and_load(self, stopping: threading.Event) -> bool:
+        flavour = self.gate.find(stopping)
+        if flavour.admin_url is None or stopping.is_set():
             return False
         workload = load_workload(self.settings, flavour=flavour)
         self._learn(flavour, workload)

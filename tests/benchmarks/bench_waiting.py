@@ -77,6 +77,9 @@ def _wait_in_thread(gate: ReadinessGate) -> float:
     return time.monotonic()
 
 
+WAITS: dict[str, Wait] = {"gate.wait": _wait_in_thread, "gate.async_wait": lambda gate: anyio.run(_wait, gate)}
+
+
 def watch(proxy: Child, wait: Wait, before: str, seconds: float) -> Seen:
     """One proxy that gets ready after so many seconds; the gate and the poller wait for it at once."""
     url = f"http://127.0.0.1:{proxy.port}/gate"
@@ -96,12 +99,11 @@ def watch(proxy: Child, wait: Wait, before: str, seconds: float) -> Seen:
 
 def lateness(rounds: int) -> None:
     """How late, by what was answered before, for threads and for tasks."""
-    waits: dict[str, Wait] = {"gate.wait": _wait_in_thread, "gate.async_wait": lambda gate: anyio.run(_wait, gate)}
     print(f"  {'':<36} {'ms late':>8} {'most':>7} {'poller':>8} {'most':>7} {'requests':>9}")
     everything: list[Seen] = []
     with Child("proxy") as proxy:
         for before in ("503", "refused"):
-            for name, wait in waits.items():
+            for name, wait in WAITS.items():
                 seen = [
                     watch(proxy, wait, before, instant * random.uniform(0.8, 1.2))
                     for _ in range(rounds)
@@ -110,6 +112,10 @@ def lateness(rounds: int) -> None:
                 everything += seen
                 print(f"  {f'{name}, {before} before':<36} {_late([each.late for each in seen])}", end=" ")
                 print(_late([each.poller for each in seen]), f"{sum(each.asked for each in seen):9}")
+    for each in everything:
+        if not each.kept:
+            asked = f"{each.asked} requests of {each.allowed}"
+            print(f"  over: {each.late * 1e3:.1f} ms late after {each.waited * 1e3:.0f} ms, {asked}")
     kept = sum(each.kept for each in everything)
     judge(
         "late by at most 10 % of the wait + 10 ms, never over 250 ms, a request a step",
@@ -167,10 +173,7 @@ def empty(rounds: int) -> None:
         most = max(elapsed) * 1e3
         middle = statistics.median(elapsed) * 1e3
         print(f"  {len(knocks)} ports: {middle:.2f} ms, at most {most:.1f}; {own * 1e3:.2f} ms of its own")
-        for name, wait in (
-            ("gate.wait", lambda gate: gate.wait()),
-            ("gate.async_wait", lambda gate: anyio.run(gate.async_wait)),
-        ):
+        for name, wait in WAITS.items():
             gate = ReadinessGate(MeshSettings(in_kubernetes=True, workload={}))
             own = time.process_time()
             wait(gate)

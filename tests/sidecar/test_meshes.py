@@ -362,9 +362,35 @@ def test_a_late_mesh_without_a_proxy_is_found_too(
 
 @pytest.mark.parametrize("mesh", ["none", "linkerd"])
 def test_where_the_mesh_is_known_nothing_is_looked_for(mesh: MeshName, find: Found, ports: Any) -> None:
-    """A setting is believed."""
+    """A setting is believed, and the proxy waited for."""
+    ports.listen(4191, {"GET /live": LINKERD_LIVE, "GET /ready": LINKERD_READY})
     assert find(ReadinessGate(MeshSettings(mesh=mesh))).name == mesh
-    assert ports.requests == []
+    assert ports.requests == ([] if mesh == "none" else [b"4191 GET /ready"])
+
+
+def test_a_gate_that_has_failed_is_waited_for_on(find: Found, ports: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """One line says that the time was up; a proxy that is late is still waited for."""
+    gate = ReadinessGate(MeshSettings(mesh="linkerd", ready_timeout=0.05))
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(find, gate)
+        until(lambda: any("is not ready after" in record.getMessage() for record in caplog.records))
+        ports.listen(4191, {"GET /ready": LINKERD_READY})
+        assert found.result(20).name == "linkerd"
+    assert gate.is_open
+
+
+@pytest.mark.parametrize("settings", [{"mesh": "linkerd"}, {"in_kubernetes": True, "workload": {}}], ids=str)
+@pytest.mark.usefixtures("own_host")
+def test_a_thread_that_looks_on_can_be_stopped(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits for a proxy that is known, and while it looks for one that is not."""
+    monkeypatch.setattr(waiting, "GRACE", 0.05)
+    gate, stopping = ReadinessGate(MeshSettings(**settings)), Event()
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(gate.find, stopping)
+        until(lambda: gate.state.attempts > 2)
+        stopping.set()
+        assert found.result(10) is gate.flavour
+    assert gate.flavour.name in ("linkerd", "unknown")
 
 
 # Native sidecars

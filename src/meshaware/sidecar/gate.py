@@ -89,14 +89,7 @@ class Gate:
         """The mesh; `unknown` for as long as neither the settings nor a proxy that answers tell."""
         return self._room.flavour
 
-    def wait(
-        self,
-        timeout: float | None = None,
-        *,
-        fatal: bool | None = None,
-        upstreams: Iterable[str] = (),
-        over: Event | None = None,
-    ) -> bool:
+    def wait(self, timeout: float | None = None, *, fatal: bool | None = None, upstreams: Iterable[str] = ()) -> bool:
         """
         Wait until the proxy takes calls, and return True.
 
@@ -105,7 +98,6 @@ class Gate:
             fatal: Whether it is an error when the time is up; default `settings.ready_fatal`. If not: False.
             upstreams: Wait until the proxy has routes for these too, each `host:port`, beside those of
                 `settings.wait_for`. They are passed over where the proxy does not tell which hosts it has routes for.
-            over: Once it is set, the wait ends as if the time were up.
 
         Raises:
             SidecarNotReady: The time was up; the message says who was asked, how often, the last answer, and
@@ -114,33 +106,42 @@ class Gate:
         """
         stages, end = self._begin(timeout, upstreams)
         for stage in stages:
-            self._pass(stage, end, over)
+            self._pass(stage, end)
         return self._outcome(stages, fatal=fatal)
 
-    def find(self, *, over: Event | None = None) -> Flavour:
+    def find(self, stopping: Event | None = None) -> Flavour:
         """
-        Look on, slowly, for a proxy that had not come when the gate opened; return which mesh it is, once it is ready.
+        Wait without end until the gate is open, the mesh is known and its proxy is ready; return the mesh.
 
-        Where it is known which mesh this is, it returns at once; otherwise when a proxy shows itself, which may be
-        never: it is for a thread of its own.
+        A proxy that had not come when the gate opened is looked for further on, slowly. It may never come: this is for
+        a thread of its own.
 
         Args:
-            over: Once it is set, the search ends, with what is known.
+            stopping: Set by another thread that wants this to end; the mesh is then what is known by now.
         """
+        stopping = Event() if stopping is None else stopping
+        # The first time ends with a line in the log.
+        for timeout in (None, math.inf):
+            stages, end = self._begin(timeout, ())
+            for stage in stages:
+                self._pass(stage, end, stopping)
         pauses = again()
-        while not self._room.settled and not _rest(next(pauses), over):
+        while not self._room.settled and not stopping.wait(next(pauses)):
             perform(self._look(monotonic() + ATTEMPT))
         for stage in self._late_stages():
-            self._pass(stage, math.inf, over)
+            self._pass(stage, math.inf, stopping)
         return self.flavour
 
-    def _pass(self, stage: Stage, end: float, over: Event | None) -> None:
+    def _pass(self, stage: Stage, end: float, stopping: Event | None = None) -> None:
+        rest = sleep if stopping is None else stopping.wait
         with self._waiting(stage, end) as waiter:
             while (turn := stage.room.turn(waiter, monotonic())) is not None:
+                if stopping is not None and stopping.is_set():
+                    return
                 if turn.ask:
                     self._hear(stage, waiter, perform(stage.attempt(monotonic() + turn.seconds)))
-                elif _rest(turn.seconds, over):
-                    return
+                else:
+                    rest(turn.seconds)
 
     # What threads and tasks have in common
 
@@ -150,9 +151,7 @@ class Gate:
         if math.isnan(seconds) or seconds < 0:
             raise ValueError(f"timeout={seconds!r}: the time to wait is a number of seconds, 0 or more")
         stages = [*self._stages, *self._upstream_stages(read_upstreams(upstreams))]
-        untold, self._untold = self._untold, []
-        for news in untold:
-            self._tell(news, self.flavour)
+        self._say_untold()
         return stages, monotonic() + seconds if seconds else -math.inf
 
     @contextmanager
@@ -174,6 +173,12 @@ class Gate:
 
     def _publish(self, stage: Stage) -> None:
         for news in stage.room.take_news():
+            self._tell(news, self.flavour)
+        self._say_untold()
+
+    def _say_untold(self) -> None:
+        untold, self._untold = self._untold, []
+        for news in untold:
             self._tell(news, self.flavour)
 
     def _outcome(self, stages: list[Stage], *, fatal: bool | None) -> bool:
@@ -269,11 +274,3 @@ def _checked_url(url: str) -> str:
     except ValueError as error:
         raise SettingsError(f"url={url[:200]!r} cannot be asked whether the proxy is ready; write {error}") from error
     return url
-
-
-def _rest(seconds: float, over: Event | None) -> bool:
-    """Sleep, and return whether it is over."""
-    if over is None:
-        sleep(seconds)
-        return False
-    return over.wait(seconds)
