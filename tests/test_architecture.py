@@ -36,7 +36,7 @@ ONLY_IN = {
     "uvicorn": ("testing/",),
     "structlog": (),
     "argparse": ("cli/",),
-    "socket": ("sidecar/admin.py", "testing/"),
+    "socket": ("sidecar/blocking.py", "testing/"),
 }
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from meshaware.errors import SidecarUnavailable
 from meshaware.sidecar.admin import AdminReply, async_fetch, fetch
-from meshaware.sidecar.admin import _Exchange as Exchange  # pyright: ignore[reportPrivateUsage]
+from meshaware.sidecar.exchange import Exchange
 
 QUICK = 0.3
 PATIENT = 10.0

@@ -19,7 +19,9 @@ from meshaware import MeshSettings, ReadinessGate
 from meshaware.errors import SettingsError, SidecarNotReady
 from meshaware.flavours import Detected, Flavour
 from meshaware.instrumentation import GateOutcome, on_gate
+from meshaware.settings import gate as settings_gate
 from meshaware.settings.model import MeshName
+from meshaware.sidecar import gate as gate_module
 from meshaware.sidecar import readiness, waiting
 
 SOON = 0.5
@@ -142,8 +144,8 @@ def gate_at(url: str, *, mesh: MeshName = "istio", ready_fatal: bool = True) -> 
 @pytest.fixture(autouse=True)
 def no_other_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test does not mean to ask is not asked: the fixed ports of this machine may be anybody's."""
-    for name in ("fetch", "async_fetch"):
-        monkeypatch.setattr(readiness, name, _but_not_fixed_ports(getattr(readiness, name)))
+    for module, name in ((gate_module, "fetch"), (readiness, "async_fetch")):
+        monkeypatch.setattr(module, name, _but_not_fixed_ports(getattr(module, name)))
 
 
 def _but_not_fixed_ports(original: Callable[..., object]) -> Callable[..., object]:
@@ -476,7 +478,7 @@ def detects(monkeypatch: pytest.MonkeyPatch, flavour: Flavour, *, settled: bool)
     def detect(*arguments: object, **options: object) -> Detected:
         return found
 
-    monkeypatch.setattr(readiness, "detect", detect)
+    monkeypatch.setattr(settings_gate, "detect", detect)
 
 
 def test_a_pod_of_which_nothing_is_known_and_where_nothing_answers_has_no_sidecar(

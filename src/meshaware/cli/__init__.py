@@ -8,6 +8,7 @@ The command `meshaware`.
     budget        meshaware budget: which route a call takes, and how long it may last
                   ... where its routes come from: sources.py;  all that is found: answer.py
                   ... as JSON: shape.py;  as text: words.py, bars.py
+    wait          meshaware wait: until the sidecar takes calls
 
 A sub-command is a module that is loaded when it is asked for, with `add_arguments(parser)` and `run(arguments)`.
 """

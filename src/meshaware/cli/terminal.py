@@ -7,7 +7,6 @@ terminal's encoding has not is written so too.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import NamedTuple, TextIO
 
@@ -33,6 +32,8 @@ class Look(NamedTuple):
 
 def look_of(stream: TextIO) -> Look:
     """What can be shown where this stream ends; `COLUMNS` says how wide it is."""
+    import shutil  # noqa: PLC0415 (it loads every compression there is, and messages need no width)
+
     width = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
     return Look(width, _fits(_DRAWN, stream) == _DRAWN)
 

@@ -11,10 +11,12 @@ from pydantic import BeforeValidator, PrivateAttr, ValidationError, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from meshaware.errors import SettingsError
+from meshaware.flavours import Detected
 from meshaware.settings.found import DEFAULT, Unusable
+from meshaware.settings.gate import GateSettings
 from meshaware.settings.gather import FACTS, gather
 from meshaware.settings.mapping import FrozenMapping
-from meshaware.settings.problems import problems_of
+from meshaware.settings.problems import problems_of, sentence_of
 from meshaware.settings.readers import (
     read_choice,
     read_count,
@@ -198,8 +200,7 @@ class MeshSettings(BaseSettings):
         except ValidationError as error:
             problems += problems_of(error, usable)
         if problems:
-            head = f"{len(problems)} settings" if len(problems) > 1 else "1 setting"
-            raise SettingsError("\n  ".join([f"{head} cannot be used:", *problems])) from None
+            raise SettingsError(sentence_of(problems)) from None
         self._origins = FrozenMapping({field: each.origin for field, each in usable.items() if field in values})
 
     @property
@@ -212,6 +213,25 @@ class MeshSettings(BaseSettings):
         own = {name: self._origins.get(name, DEFAULT) for name in type(self).model_fields if name != "workload"}
         facts = {f"workload.{name}": self.workload.origins.get(name, DEFAULT) for name in FACTS}
         return FrozenMapping(own | facts)
+
+    @property
+    def detected(self) -> Detected:
+        """Which mesh this is and what says so, by what is known without asking anybody; see `meshaware.flavours`."""
+        return self.for_gate.detected
+
+    @property
+    def for_gate(self) -> GateSettings:
+        """What waiting for the proxy needs of these."""
+        return GateSettings(
+            mesh=self.mesh,
+            admin_url=self.admin_url,
+            ready_url=self.ready_url,
+            ready_timeout=self.ready_timeout,
+            ready_fatal=self.ready_fatal,
+            in_kubernetes=self.in_kubernetes,
+            labels=self.workload.labels,
+            annotations=self.workload.annotations,
+        )
 
     def with_workload(self, workload: Workload) -> Self:
         """The same settings, for a workload of which `load_workload` has found out more."""

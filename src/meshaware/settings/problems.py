@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from meshaware.settings.found import ARGUMENT, COMPUTED, Found
 
-__all__ = ["describe", "nearest", "problems_of", "show"]
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+__all__ = ["describe", "nearest", "problems_of", "sentence_of", "show"]
 
 _SHOWN = 80
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
@@ -37,6 +39,12 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     """The most similar of the right names, or `None` if none is similar."""
     matches = difflib.get_close_matches(name, list(names), n=1, cutoff=_SIMILAR)
     return matches[0] if matches else None
+
+
+def sentence_of(problems: list[str]) -> str:
+    """The message of a `SettingsError`: how many settings cannot be used, and each on a line of its own."""
+    head = f"{len(problems)} settings" if len(problems) > 1 else "1 setting"
+    return "\n  ".join([f"{head} cannot be used:", *problems])
 
 
 def problems_of(error: ValidationError, found: Mapping[str, Found]) -> list[str]:
