@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark
+from meshaware.flavours.flavour import Flavour, Mark, Quit
 
 __all__ = ["KUMA"]
 
@@ -22,4 +22,5 @@ KUMA = Flavour(
         Mark("annotation", "kuma.io/sidecar-injected", re.compile(r"^(true|enabled)$")),
         Mark("label", "kuma.io/mesh", re.compile(r".")),
     ),
+    quit=Quit(None, "its control plane lets the sidecar go once the other containers have ended"),
 )
