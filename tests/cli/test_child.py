@@ -112,12 +112,12 @@ def children(pid: int) -> list[int]:
         (
             "kill -KILL $$",
             137,
-            "meshaware: run: 'sh' was ended by SIGKILL (the memory limit of the container?)\n",
+            "meshaware run: 'sh' was ended by SIGKILL (the memory limit of the container?)\n",
         ),
-        ("kill -SEGV $$", 139, "meshaware: run: 'sh' was ended by SIGSEGV\n"),
-        ("kill -TERM $$", 143, "meshaware: run: 'sh' was ended by SIGTERM\n"),
-        ("kill -64 $$", 192, "meshaware: run: 'sh' was ended by SIGRTMAX\n"),
-        ("kill -63 $$", 191, "meshaware: run: 'sh' was ended by signal 63\n"),
+        ("kill -SEGV $$", 139, "meshaware run: 'sh' was ended by SIGSEGV\n"),
+        ("kill -TERM $$", 143, "meshaware run: 'sh' was ended by SIGTERM\n"),
+        ("kill -64 $$", 192, "meshaware run: 'sh' was ended by SIGRTMAX\n"),
+        ("kill -63 $$", 191, "meshaware run: 'sh' was ended by signal 63\n"),
     ],
 )
 def test_the_exit_code_is_the_commands(start: Start, script: str, code: int, said: str) -> None:
@@ -141,9 +141,9 @@ def test_what_cannot_be_started_is_126_or_127(start: Start, tmp_path: Path) -> N
         ("./", 126, "Permission denied"),
     ]:
         got = start("--", name, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(SOURCE)}).end()
-        assert got == (code, "", f"meshaware: run: {name!r} cannot be started: {why}\n"), name
-    with pytest.raises(CommandError, match="run: 'a.x00b' cannot be started: embedded null byte") as caught:
-        child.run_child(["a\0b"])
+        assert got == (code, "", f"meshaware run: {name!r} cannot be started: {why}\n"), name
+    with pytest.raises(CommandError, match="'a.x00b' cannot be started: embedded null byte") as caught:
+        child.run_child(["a\0b"], {})
     assert caught.value.code == 126
 
 
@@ -312,7 +312,7 @@ def test_a_command_of_another_user_is_told_of(
     monkeypatch.setattr(os, "kill", forbidden)
     child._Attendant(1, 0.0)._send(signal.SIGTERM)
     err = capsys.readouterr().err
-    assert err == "meshaware: run: SIGTERM was not passed on: the process runs as another user now\n"
+    assert err == "meshaware run: SIGTERM was not passed on: the process runs as another user now\n"
 
 
 # --- terminals

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import NamedTuple
@@ -93,15 +93,16 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def run_child(command: Sequence[str], *, drain: float = 0.0) -> Ended:
+def run_child(command: Sequence[str], environment: Mapping[str, str], *, drain: float = 0.0) -> Ended:
     """
     Run a command until it ends; call it inside `hold_signals`, in a process without other children and threads.
 
-    It has this process's terminal, process group and environment, and no signal is blocked for it. Zombies are reaped,
-    whosever children they were.
+    It has this process's terminal and process group, and no signal is blocked for it. Zombies are reaped, whosever
+    children they were.
 
     Args:
         command: The program, looked for in `PATH`, and its arguments.
+        environment: Its variables.
         drain: Seconds to wait after a SIGTERM before the child gets it. A second one is passed on at once.
 
     Raises:
@@ -109,7 +110,7 @@ def run_child(command: Sequence[str], *, drain: float = 0.0) -> Ended:
     """
     # Whoever started this process may ignore it, and the kernel would then keep no exit codes.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    return _Attendant(_spawn(command), drain).attend()
+    return _Attendant(_spawn(command, environment), drain).attend()
 
 
 class _Attendant:
@@ -155,7 +156,7 @@ class _Attendant:
         try:
             os.kill(self._child, number)
         except PermissionError:
-            say(f"meshaware: run: {signal_name(number)} was not passed on: the process runs as another user now")
+            say(f"meshaware run: {signal_name(number)} was not passed on: the process runs as another user now")
 
     def _ended(self, code: int) -> Ended:
         if code >= 0:
@@ -163,12 +164,12 @@ class _Attendant:
         return Ended(_KILLED - code, -code, asked=-code in self._seen)
 
 
-def _spawn(command: Sequence[str]) -> int:
+def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         return os.posix_spawnp(
             command[0],
             command,
-            os.environ,
+            environment,
             setsigmask=(),
             # Python ignores these, and a program inherits what is ignored.
             setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
@@ -177,7 +178,7 @@ def _spawn(command: Sequence[str]) -> int:
         missing = isinstance(error, OSError) and error.errno == errno.ENOENT
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise CommandError(
-            f"run: {command[0][:200]!r} cannot be started: {why}", NOT_FOUND if missing else CANNOT_EXECUTE
+            f"{command[0][:200]!r} cannot be started: {why}", NOT_FOUND if missing else CANNOT_EXECUTE
         ) from error
 
 

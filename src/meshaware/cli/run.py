@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from meshaware.cli.child import Ended, adopt_orphans, hold_signals, run_child, signal_name
-from meshaware.cli.exits import EX_OK, EX_USAGE, CommandError
+from meshaware.cli.exits import EX_CONFIG, EX_OK, CommandError
 from meshaware.cli.terminal import say
 from meshaware.durations import parse_duration
 
@@ -18,6 +19,7 @@ __all__ = ["add_arguments", "run"]
 
 _LONGEST = 86_400.0
 _SIGNALLED = 128
+_WHEN = ("always", "success", "never")
 
 _DESCRIPTION = """\
 Runs a command and does what the first process of a container has to: signals are passed on, zombies are
@@ -43,22 +45,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command line may have."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.usage = (
-        "%(prog)s [--wait [--timeout TIME] [--no-fatal]] [--drain TIME]\n"
+        "%(prog)s [--wait [--timeout TIME] [--fatal | --no-fatal]] [--drain TIME]\n"
         "       [--quit always|success|never] -- COMMAND [ARGUMENT ...]"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.set_defaults(fail=parser.error)
     parser.add_argument("--wait", action="store_true", help="start the command when the sidecar takes calls")
     parser.add_argument(
         "--timeout",
-        type=_duration,
+        type=_time,
         metavar="TIME",
         help="with --wait: how long at most, such as 30s; default: MESHAWARE_READY_TIMEOUT, or a minute",
     )
     parser.add_argument(
-        "--no-fatal",
-        dest="fatal",
-        action="store_false",
-        help="with --wait: start the command also when the time is up; MESHAWARE_READY_FATAL=false does it too",
+        "--fatal",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="with --wait: whether the command is not started when the time is up; default: MESHAWARE_READY_FATAL, or true",
     )
     parser.add_argument(
         "--drain",
@@ -69,81 +72,84 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--quit",
-        choices=("always", "success", "never"),
-        default="never",
-        help="for a Job: when to let a classic sidecar go after the command has ended; default: never",
+        choices=_WHEN,
+        help="for a Job: when to let a classic sidecar go after the command has ended; default: MESHAWARE_QUIT, or never",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the program and its arguments")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """
-    Run the command; return its exit code.
-
-    Raises:
-        CommandError: It was not started.
-    """
+    """Run the command; return its exit code, or one of those above."""
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
-        raise CommandError("run: which command? Write it after --, as in: meshaware run -- python job.py", EX_USAGE)
-    if not arguments.wait and (arguments.timeout is not None or not arguments.fatal):
-        raise CommandError(f"run: {'--no-fatal' if arguments.timeout is None else '--timeout'}: goes with --wait", EX_USAGE)
-    if arguments.wait:
-        code = _wait(arguments.timeout, fatal=arguments.fatal)
-        if code != EX_OK:
-            _let_go(arguments.quit, code)
-            return code
+        arguments.fail("which command? Write it after --, as in: meshaware run -- python job.py")
+    if not arguments.wait and not (arguments.timeout is None and arguments.fatal is None):
+        arguments.fail("--timeout and --fatal go with --wait")
+    when = arguments.quit or os.environ.get("MESHAWARE_QUIT", "").strip().lower() or "never"
+    if when not in _WHEN:
+        say(f"meshaware run: MESHAWARE_QUIT={when[:60]!r} cannot be used; write one of {', '.join(_WHEN)}")
+        return EX_CONFIG
+    with _ended_by_signals():
+        code = _wait(arguments.timeout, fatal=arguments.fatal) if arguments.wait else EX_OK
+        # To the end: what comes while the sidecar is told to go must not replace the command's exit code.
+        with hold_signals():
+            if code == EX_OK:
+                code = _run(command, arguments.drain)
+            elif code > _SIGNALLED:
+                return code
+            if when == "always" or (when == "success" and code == EX_OK):
+                from meshaware.cli.quit import let_go  # noqa: PLC0415 (it reads settings, and tells the sidecar)
+
+                let_go()
+    return code
+
+
+def _run(command: list[str], drain: float) -> int:
     adopt_orphans()
-    # To the end: what comes while the sidecar is told to go must not replace the command's exit code.
-    with hold_signals():
-        try:
-            ended = run_child(command, drain=arguments.drain)
-        except CommandError as error:
-            _let_go(arguments.quit, error.code)
-            raise
-        _tell(command[0], ended)
-        _let_go(arguments.quit, ended.code)
+    # One drain is enough: a mesh in the command does not add its own, unless somebody says so.
+    environment = {"MESHAWARE_DRAIN": "0", **os.environ} if drain else os.environ
+    try:
+        ended = run_child(command, environment, drain=drain)
+    except CommandError as error:
+        say(f"meshaware run: {error}")
+        return error.code
+    _tell(command[0], ended)
     return ended.code
 
 
-def _wait(timeout: float | None, *, fatal: bool) -> int:
+def _wait(timeout: float | None, *, fatal: bool | None) -> int:
     from meshaware.cli.wait import wait_for_sidecar  # noqa: PLC0415 (it reads settings, and asks the sidecar)
 
-    with _ended_by_signals():
-        return wait_for_sidecar(timeout, fatal=fatal)
+    return wait_for_sidecar(timeout, fatal=fatal)
 
 
 @contextmanager
 def _ended_by_signals() -> Generator[None]:
-    """End the process at what would end any: to the first one of a container, such signals do nothing by themselves."""
+    """
+    End the process at what would end any other: to the first one of a container, such a signal does nothing by itself.
+
+    From before the wait until signals are held, so that none is lost in between.
+    """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         del frame
         raise SystemExit(_SIGNALLED + number)
 
-    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    before = [signal.getsignal(number) for number in numbers]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
+    heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     try:
-        for number, handler in zip(numbers, before, strict=True):
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, end)
+        for number in heard:
+            signal.signal(number, end)
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in heard.items():
             signal.signal(number, handler)
 
 
 def _tell(program: str, ended: Ended) -> None:
     if ended.signal is not None and not ended.asked:
         why = " (the memory limit of the container?)" if ended.signal == signal.SIGKILL else ""
-        say(f"meshaware: run: {program!r} was ended by {signal_name(ended.signal)}{why}")
-
-
-def _let_go(when: str, code: int) -> None:
-    if when == "always" or (when == "success" and code == EX_OK):
-        from meshaware.cli.farewell import let_go  # noqa: PLC0415 (it reads settings, and tells the sidecar)
-
-        let_go()
+        say(f"meshaware run: {program!r} was ended by {signal_name(ended.signal)}{why}")
 
 
 def _duration(text: str) -> float:
@@ -152,5 +158,12 @@ def _duration(text: str) -> float:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if seconds > _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is longer than a day")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is longer than a day")
+    return seconds
+
+
+def _time(text: str) -> float:
+    seconds = _duration(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no time to wait: leave --wait out")
     return seconds
