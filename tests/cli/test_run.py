@@ -33,11 +33,14 @@ class FakeSidecar:
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, bytes]] = {"/ready": (200, b""), "/quitquitquit": (200, b"OK")}
         self.asked: list[str] = []
+        self.answering = threading.Event()
+        self.answering.set()
         sidecar = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 sidecar.asked.append(f"{self.command} {self.path}")
+                sidecar.answering.wait(WITHIN)
                 status, body = sidecar.answers.get(self.path, (404, b""))
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
@@ -217,32 +220,27 @@ def test_a_drain_is_not_added_to_the_meshs_own(process: Process) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "variable", "after_success", "after_failure"),
+    ("option", "variable", "told"),
     [
-        (None, None, 0, 0),
-        ("never", "always", 0, 0),
-        ("success", None, 1, 0),
-        ("always", None, 1, 1),
-        (None, "Success", 1, 0),
-        (None, "always", 1, 1),
-        (None, "", 0, 0),
+        (None, None, [0, 0]),
+        ("never", "always", [0, 0]),
+        ("success", None, [1, 1]),
+        ("always", None, [1, 2]),
+        (None, "Success", [1, 1]),
+        (None, "always", [1, 2]),
+        (None, "", [0, 0]),
     ],
 )
 def test_the_sidecar_is_let_go_as_asked(
-    process: Process,
-    sidecar: FakeSidecar,
-    option: str | None,
-    variable: str | None,
-    after_success: int,
-    after_failure: int,
+    process: Process, sidecar: FakeSidecar, option: str | None, variable: str | None, told: list[int]
 ) -> None:
-    """By option, else by variable, else never; and the exit code is the command's."""
+    """By option, else by variable, else never; after a success, then after a failure. The exit code is the command's."""
     options = [] if option is None else ["--quit", option]
     variables = sidecar.variables | ({} if variable is None else {"MESHAWARE_QUIT": variable})
     assert process("run", *options, "--", "true", **variables) == (0, "", "")
-    assert sidecar.told == after_success
+    after_success = sidecar.told
     assert process("run", *options, "--", "sh", "-c", "exit 3", **variables) == (3, "", "")
-    assert sidecar.told == after_success + after_failure
+    assert [after_success, sidecar.told] == told
 
 
 def test_a_command_that_never_ran_is_a_failure_too(process: Process, sidecar: FakeSidecar) -> None:
@@ -251,16 +249,18 @@ def test_a_command_that_never_ran_is_a_failure_too(process: Process, sidecar: Fa
     assert (code, err) == (127, "meshaware run: 'no-such-program' cannot be started: No such file or directory\n")
     assert sidecar.told == 1
     sidecar.answers["/ready"] = (503, b"")
-    code, _, _ = process(
-        "run", "--wait", "--timeout", "20ms", "--quit", "always", "--", "true", **sidecar.variables
-    )
+    code, _, _ = process("run", "--wait", "--timeout", "20ms", "--quit", "always", "--", "true", **sidecar.variables)
     assert (code, sidecar.told) == (EX_UNAVAILABLE, 2)
 
 
 def test_a_signal_while_the_sidecar_is_told_changes_nothing(sidecar: FakeSidecar) -> None:
     """The exit code of a job that has ended stands."""
-    command = [*MESHAWARE, "run", "--quit", "always", "--", "sh", "-c", "kill -TERM $PPID; exit 6"]
+    command = [*MESHAWARE, "run", "--quit", "always", "--", "sh", "-c", "exit 6"]
+    sidecar.answering.clear()
     running = Running(*command, env={**os.environ, **sidecar.variables})
+    until(lambda: bool(sidecar.asked))
+    running.send(signal.SIGTERM)
+    sidecar.answering.set()
     assert running.end() == (6, "", "")
     assert sidecar.told == 1
 

@@ -48,8 +48,8 @@ def let_go() -> None:
         others = containers or _containers(flavour, settings)
         if len(others) > 1:
             _say(
-                f"the sidecar ({flavour.title}) was not let go: the pod has the containers {', '.join(others)}, which may"
-                " need it; MESHAWARE_QUIT_SHARED=true lets it go all the same"
+                f"the sidecar ({flavour.title}) was not let go: the pod has the containers {', '.join(others)}, which"
+                " may need it; MESHAWARE_QUIT_SHARED=true lets it go all the same"
             )
             return
     dismissal = dismiss(flavour, url=url)
@@ -68,7 +68,7 @@ def _read(field: str, reader: Callable[[object], _T], *, default: Any) -> _T:
 
 
 def _containers(flavour: Flavour, settings: GateSettings) -> tuple[str, ...]:
-    """The containers of the application, as Istio's injector tells them to the sidecar; nothing if they are not known."""
+    """The containers of the application, as Istio's injector tells the sidecar; nothing if they are not known."""
     admin = settings.admin_url or flavour.admin_url
     if admin is None:
         return ()

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fatal",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="with --wait: whether the command is not started when the time is up; default: MESHAWARE_READY_FATAL, or true",
+        help="with --wait: whether a late sidecar keeps the command from starting; default: MESHAWARE_READY_FATAL, or true",
     )
     parser.add_argument(
         "--drain",
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quit",
         choices=_WHEN,
-        help="for a Job: when to let a classic sidecar go after the command has ended; default: MESHAWARE_QUIT, or never",
+        help="for a Job: when to let a classic sidecar go after the command; default: MESHAWARE_QUIT, or never",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the program and its arguments")
 
