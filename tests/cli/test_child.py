@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,10 +37,23 @@ sys.exit(9)
 class Running:
     """`meshaware run` as a process, whose command talks line by line."""
 
-    def __init__(self, *command: str, **options: object) -> None:
-        pipe = subprocess.PIPE
-        self.process: subprocess.Popen[str] = subprocess.Popen(
-            command, **{"stdin": pipe, "stdout": pipe, "stderr": pipe, "text": True, **options}
+    def __init__(
+        self,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: int = subprocess.PIPE,
+        session: bool = False,
+    ) -> None:
+        self.process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=session,
         )
 
     def line(self) -> str:
@@ -70,8 +83,10 @@ def start() -> Iterator[Start]:
     """Start `meshaware run`; what is left of it at the end is killed."""
     started: list[Running] = []
 
-    def start(*arguments: str, before: Sequence[str] = (), **options: object) -> Running:
-        started.append(Running(*before, *MESHAWARE, "run", *arguments, **options))
+    def start(
+        *arguments: str, before: Sequence[str] = (), cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> Running:
+        started.append(Running(*before, *MESHAWARE, "run", *arguments, cwd=cwd, env=env))
         return started[-1]
 
     yield start
@@ -308,7 +323,7 @@ def test_a_command_of_another_user_is_told_of(
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", forbidden)
-    child._Attendant(1, 0.0)._send(signal.SIGTERM)
+    child.pass_on(1, signal.SIGTERM)
     err = capsys.readouterr().err
     assert err == "meshaware run: SIGTERM was not passed on: the process runs as another user now\n"
 
@@ -328,7 +343,7 @@ class Terminal(Running):
     def __init__(self, *command: str) -> None:
         self.master, slave = os.openpty()
         takes = [sys.executable, "-c", TAKE_TERMINAL, *command]
-        super().__init__(*takes, stdin=slave, start_new_session=True)
+        super().__init__(*takes, stdin=slave, session=True)
         os.close(slave)
 
     def type(self, key: bytes) -> None:

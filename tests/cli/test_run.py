@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -234,7 +234,7 @@ def test_a_drain_is_not_added_to_the_meshs_own(process: Process) -> None:
 def test_the_sidecar_is_let_go_as_asked(
     process: Process, sidecar: FakeSidecar, option: str | None, variable: str | None, told: list[int]
 ) -> None:
-    """By option, else by variable, else never; after a success, then after a failure. The exit code is the command's."""
+    """By option, else by variable, else never; after a success, after a failure. The exit code is the command's."""
     options = [] if option is None else ["--quit", option]
     variables = sidecar.variables | ({} if variable is None else {"MESHAWARE_QUIT": variable})
     assert process("run", *options, "--", "true", **variables) == (0, "", "")
@@ -279,7 +279,7 @@ def test_a_signal_while_the_sidecar_is_told_changes_nothing(sidecar: FakeSidecar
     ids=["none", "ambient", "kuma", "native"],
 )
 def test_where_a_job_has_nothing_to_say_nothing_is_said(
-    process: Process, sidecar: FakeSidecar, variables: Mapping[str, str]
+    process: Process, sidecar: FakeSidecar, variables: dict[str, str]
 ) -> None:
     """No mesh, one without a proxy in the pod, or one whose proxy somebody else ends."""
     got = process("run", "--quit", "always", "--", "true", **(sidecar.variables | variables))

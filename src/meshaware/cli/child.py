@@ -20,7 +20,7 @@ from typing import NamedTuple
 from meshaware.cli.exits import CANNOT_EXECUTE, NOT_FOUND, CommandError
 from meshaware.cli.terminal import say
 
-__all__ = ["PASSED_ON", "Ended", "adopt_orphans", "hold_signals", "run_child", "signal_name"]
+__all__ = ["PASSED_ON", "Ended", "adopt_orphans", "hold_signals", "pass_on", "run_child", "signal_name"]
 
 _KILLED = 128
 # <linux/prctl.h>
@@ -113,6 +113,14 @@ def run_child(command: Sequence[str], environment: Mapping[str, str], *, drain: 
     return _Attendant(_spawn(command, environment), drain).attend()
 
 
+def pass_on(child: int, number: int) -> None:
+    """Send a signal to a child that was not reaped yet; one that has become another user's is told of."""
+    try:
+        os.kill(child, number)
+    except PermissionError:
+        say(f"meshaware run: {signal_name(number)} was not passed on: the process runs as another user now")
+
+
 class _Attendant:
     def __init__(self, child: int, drain: float) -> None:
         self._child, self._drain = child, drain
@@ -125,7 +133,7 @@ class _Attendant:
             info = self._next(held)
             if info is None:
                 self._draining_until = None
-                self._send(signal.SIGTERM)
+                pass_on(self._child, signal.SIGTERM)
             elif info.si_signo == signal.SIGCHLD:
                 status = _reap(self._child)
                 if status is not None:
@@ -149,14 +157,7 @@ class _Attendant:
                 return
             self._draining_until = None
         if not _has_it(self._child, info):
-            self._send(number)
-
-    def _send(self, number: int) -> None:
-        # Not reaped yet, so the number is still this child's.
-        try:
-            os.kill(self._child, number)
-        except PermissionError:
-            say(f"meshaware run: {signal_name(number)} was not passed on: the process runs as another user now")
+            pass_on(self._child, number)
 
     def _ended(self, code: int) -> Ended:
         if code >= 0:
@@ -168,7 +169,7 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         return os.posix_spawnp(
             command[0],
-            command,
+            list(command),
             environment,
             setsigmask=(),
             # Python ignores these, and a program inherits what is ignored.

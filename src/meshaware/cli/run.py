@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fatal",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="with --wait: whether a late sidecar keeps the command from starting; default: MESHAWARE_READY_FATAL, or true",
+        help="with --wait: whether a late sidecar keeps it from starting; default: MESHAWARE_READY_FATAL, or true",
     )
     parser.add_argument(
         "--drain",
