@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from meshaware.testing.clusters import outbound_clusters
 from meshaware.testing.discovery import CLUSTERS, ROUTES, Resources
 from meshaware.testing.manifests import Manifest
+from meshaware.testing.places import Place
 from meshaware.testing.pod import Pod
-from meshaware.testing.ports import HeldPort
 from meshaware.testing.routes import check_routes, route_configuration
 from meshaware.testing.service import LocalService
 from meshaware.testing.sidecar import Sidecar
@@ -29,7 +29,7 @@ class Member(NamedTuple):
         pod: Who it is.
         port: The port of its service.
         endpoint: Where others reach it; None where there is no application.
-        held: All its ports, to be released at the end.
+        place: Where it is; its ports are to be released at the end.
         start: Whether the mesh starts its sidecar.
     """
 
@@ -37,7 +37,7 @@ class Member(NamedTuple):
     pod: Pod
     port: int
     endpoint: Endpoint | None
-    held: Sequence[HeldPort]
+    place: Place
     start: bool
 
 

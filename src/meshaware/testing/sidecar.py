@@ -6,7 +6,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.05
 
 
 class SidecarPlan(NamedTuple):
-    """All that one sidecar is made from."""
+    """
+    All that one sidecar is made from.
+
+    Attributes:
+        ports: Where it is reached from here.
+        before: What the command begins with, to run it elsewhere.
+    """
 
     name: str
     envoy: Path
@@ -36,6 +42,7 @@ class SidecarPlan(NamedTuple):
     config: Mapping[str, Any]
     group: ProcessGroup
     start_timeout: float
+    before: Sequence[str] = ()
 
 
 class Sidecar:
@@ -196,7 +203,7 @@ class Sidecar:
         config = plan.directory / "envoy.json"
         # JSON, not YAML, in which a cluster named "y" would be a boolean.
         config.write_text(json.dumps(plan.config, indent=1), encoding="utf-8")
-        command = [str(plan.envoy), "--config-path", str(config), *_OPTIONS]
+        command = [*plan.before, str(plan.envoy), "--config-path", str(config), *_OPTIONS]
         try:
             self._process = plan.group.spawn(command, log=plan.directory / "envoy.log")
         except OSError as error:
