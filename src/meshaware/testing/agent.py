@@ -2,9 +2,9 @@
 The process that holds the namespaces of a pod, and is the way in and out of them: a program of its own.
 
 It is run by its path, without the package, so that it starts in the time that Python needs. On its standard input, a
-socket, it gets the number of a port and hands back a socket that listens there, in the pod; when the other end is closed,
-it ends, and with it the namespaces. What connects to the sockets that it was started with, which listen outside, it
-connects to ports inside.
+socket, it gets the number of a port and hands back a socket that listens there, in the pod; when the other end is
+closed, it ends, and with it the namespaces. What connects to the sockets that it was started with, which listen
+outside, it connects to ports inside.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> None:
         outside = socket.socket(fileno=int(number))
         threading.Thread(target=_relay, args=(outside, int(port)), daemon=True).start()
     control.sendall(b"ready\n")
-    while port := control.recv(16):
-        with _listen(int(port)) as listening:
+    while asked := control.recv(16):
+        with _listen(int(asked)) as listening:
             socket.send_fds(control, [b"here\n"], [listening.fileno()])
 
 

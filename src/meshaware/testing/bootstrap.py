@@ -41,6 +41,7 @@ def bootstrap(
     directory: Path,
     service_port: int,
     tracing: Tracing | None,
+    *,
     exemption: Exemption | None = None,
 ) -> dict[str, Any]:
     """

@@ -23,8 +23,8 @@ from meshaware.testing.namespaces import Node
 from meshaware.testing.places import Place, in_pod, on_loopback
 from meshaware.testing.pod import Pod
 from meshaware.testing.processes import ProcessGroup
-from meshaware.testing.redirect import Named, address, hosts_file
-from meshaware.testing.roster import Member, check, publish
+from meshaware.testing.redirect import address, hosts_file
+from meshaware.testing.roster import Member, addresses, check, publish
 from meshaware.testing.service import LocalService
 from meshaware.testing.sidecar import Sidecar, SidecarPlan
 from meshaware.testing.tracers import TraceContext, choose_tracing
@@ -46,8 +46,8 @@ class LocalMesh:
     | `async with LocalMesh() as mesh:` | the same; starting and stopping does not block the event loop |
 
     Everything is on 127.0.0.1, at ports that the kernel chooses; with `redirect=True`, each workload is in a network of
-    its own, with Istio's ports and Istio's redirection. When the mesh stops, or the process is gone, however it went, its
-    Envoys are gone too, and so are its networks.
+    its own, with Istio's ports and Istio's redirection. When the mesh stops, or the process is gone, however it went,
+    its Envoys are gone too, and so are its networks.
 
     Args:
         routes: VirtualServices and DestinationRules: files, directories, several of them, or YAML text.
@@ -89,7 +89,7 @@ class LocalMesh:
         self._envoy = find_envoy(envoy)
         self._tracing = choose_tracing(otlp=otlp, zipkin=zipkin, trace_context=trace_context, sampling=sampling)
         if redirect and self._tracing is not None:
-            raise LocalMeshError("redirect=True goes without otlp and zipkin: a pod does not reach a collector out here")
+            raise LocalMeshError("redirect=True goes without otlp and zipkin: a pod does not reach your collector")
         self._redirect = redirect
         self._node: Node | None = None
         self._start_timeout = start_timeout
@@ -275,7 +275,7 @@ class LocalMesh:
             envoy=self._envoy,
             directory=directory,
             ports=place.reached,
-            config=bootstrap(pod.node, place.listens, directory, port, tracing, place.exemption),
+            config=bootstrap(pod.node, place.listens, directory, port, tracing, exemption=place.exemption),
             group=self._group,
             start_timeout=self._start_timeout,
             before=place.sidecar,
@@ -301,8 +301,7 @@ class LocalMesh:
 
     def _name_services(self) -> None:
         """Give every pod the names of the services that there are now."""
-        known = dict.fromkeys((each.pod.service, each.pod.namespace) for each in self._members if each.endpoint)
-        named = [Named(*each, address("service", number)) for number, each in enumerate(known)]
+        named = addresses(self._members)
         for member in self._members:
             if member.place.pod is not None:
                 member.place.pod.name(hosts_file(named, member.pod.namespace, self.cluster_domain))

@@ -1,8 +1,8 @@
 """
 Linux namespaces that are laid out as a node and its pods: each pod with a network of its own, all on one bridge.
 
-As root, or in a user namespace where that is allowed. In the latter there is one user only, so the sidecar's connections
-are known by a mark there, where Istio and root know them by its user.
+As root, or in a user namespace where that is allowed. In the latter there is one user only, so the sidecar's
+connections are known by a mark there, where Istio and root know them by its user.
 """
 
 from __future__ import annotations

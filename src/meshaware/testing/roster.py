@@ -10,12 +10,13 @@ from meshaware.testing.discovery import CLUSTERS, ROUTES, Resources
 from meshaware.testing.manifests import Manifest
 from meshaware.testing.places import Place
 from meshaware.testing.pod import Pod
+from meshaware.testing.redirect import Named, address
 from meshaware.testing.routes import check_routes, route_configuration
 from meshaware.testing.service import LocalService
 from meshaware.testing.sidecar import Sidecar
 from meshaware.testing.view import Client, Endpoint, ServiceView, View, full_name
 
-__all__ = ["Member", "check", "publish"]
+__all__ = ["Member", "addresses", "check", "publish"]
 
 _Items = list[dict[str, Any]]
 
@@ -39,6 +40,12 @@ class Member(NamedTuple):
     endpoint: Endpoint | None
     place: Place
     start: bool
+
+
+def addresses(members: Sequence[Member]) -> list[Named]:
+    """The address of each service, in the order in which they were added: where redirected calls go."""
+    known = dict.fromkeys((each.pod.service, each.pod.namespace) for each in members if each.endpoint is not None)
+    return [Named(*each, address("service", number)) for number, each in enumerate(known)]
 
 
 def check(manifests: Sequence[Manifest], namespace: str, cluster_domain: str) -> None:
@@ -89,6 +96,7 @@ def _view(member: Member, members: Sequence[Member]) -> View:
         if other.endpoint is not None:
             key = (other.pod.service, other.pod.namespace)
             groups.setdefault(key, []).append((other.port, other.endpoint))
+    known = {(each.service, each.namespace): each.address for each in addresses(members)}
     services = [
         ServiceView(
             name=name,
@@ -96,6 +104,7 @@ def _view(member: Member, members: Sequence[Member]) -> View:
             host=full_name(name, namespace, pod.cluster_domain),
             port=group[0][0],
             endpoints=[endpoint for _, endpoint in group],
+            address=known[name, namespace] if member.pod.redirected else None,
         )
         for (name, namespace), group in groups.items()
     ]

@@ -188,7 +188,8 @@ def _governing_routes(service: ServiceView, governing: Sequence[_VirtualService]
 def _domains(service: ServiceView, view: View) -> list[str]:
     qualified = f"{service.name}.{service.namespace}"
     short = [service.name] if service.namespace == view.client.namespace else []
-    return [service.host, f"{service.host}.", *short, f"{qualified}.svc", qualified]
+    address = [service.address] if service.address else []
+    return [service.host, f"{service.host}.", *short, f"{qualified}.svc", qualified, *address]
 
 
 def _pass_through() -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from meshaware.errors import LocalMeshError
 from meshaware.settings import MeshSettings
-from meshaware.testing.pod import Pod, podinfo
 from meshaware.testing.places import AppPort, Place
+from meshaware.testing.pod import Pod, podinfo
 from meshaware.testing.processes import ProcessGroup, end
 from meshaware.testing.serving import AppThread
 from meshaware.testing.sidecar import Sidecar
