@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -214,6 +215,34 @@ def test_a_drain_is_not_added_to_the_meshs_own(process: Process) -> None:
     assert process("run", "--", *show) == (0, "unset\n", "")
     assert process("run", "--drain", "1s", "--", *show) == (0, "0\n", "")
     assert process("run", "--drain", "1s", "--", *show, MESHAWARE_DRAIN="2s") == (0, "2s\n", "")
+
+
+SERVER = """
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b"served"})
+"""
+
+
+def test_a_server_goes_on_serving_while_it_drains(directory: Path) -> None:
+    """New connections too, for those who have not heard yet; and then it ends as it always does."""
+    (directory / "server.py").write_text(SERVER)
+    server = [sys.executable, "-m", "uvicorn", "server:app", "--port", "0", "--lifespan", "off", "--no-access-log"]
+    running = Running(*MESHAWARE, "run", "--drain", "1h", "--", *server, cwd=directory)
+    assert running.process.stderr is not None
+    port = None
+    while port is None:
+        port = re.search(r"running on http://127.0.0.1:(\d+)", running.process.stderr.readline())
+    url = f"http://127.0.0.1:{port[1]}/"
+    running.send(signal.SIGTERM)
+    for _ in range(20):
+        with urlopen(url, timeout=WITHIN) as response:
+            assert response.read() == b"served"
+    running.send(signal.SIGTERM)
+    code, _, err = running.end()
+    assert code in {0, 143}
+    assert "Finished server process" in err
 
 
 # --- letting the sidecar go

@@ -268,12 +268,16 @@ def test_a_tracing_mesh_cannot_redirect() -> None:
 # --- leaving nothing behind
 
 
+def network_of(process: object) -> str:
+    return str(Path(f"/proc/{process}/ns/net").readlink())
+
+
 def networks() -> dict[str, list[int]]:
     """The processes of every network namespace on this machine."""
     found: dict[str, list[int]] = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            found.setdefault(os.readlink(process / "ns/net"), []).append(int(process.name))
+            found.setdefault(network_of(process.name), []).append(int(process.name))
         except OSError:
             continue
     return found
@@ -289,8 +293,8 @@ def test_a_stopped_mesh_leaves_no_process_and_no_network(envoy: str | None) -> N
         assert stubborn.stdout.readline() == b"ready\n"
         stubborn.stdout.close()
         assert hello.socket.fileno() > 0
-        network = os.readlink(f"/proc/{hello.sidecar.pid}/ns/net")
-        assert network != os.readlink("/proc/self/ns/net")
+        network = network_of(hello.sidecar.pid)
+        assert network != network_of("self")
         assert len(networks()[network]) >= 5
         directory = Path(hello.environment()["MESHAWARE_PODINFO"])
     assert not directory.exists()
