@@ -191,8 +191,8 @@ class Sidecar:
         What Envoy logged of each request so far, oldest first.
 
         An entry has `direction` (`outbound` or `inbound`), `method`, `authority`, `path`, `status`, `flags`
-        (Envoy's, such as `UT`), `details`, `route`, `cluster`, `attempts`, `milliseconds`, `request_id` and
-        `traceparent`. Envoy writes it when the request is over, and up to 50 ms later.
+        (Envoy's, such as `UT`), `details`, `route`, `cluster`, `destination` (the address that was connected to),
+        `attempts`, `milliseconds`, `request_id` and `traceparent`. Envoy writes it when the request is over, and up to 50 ms later.
         """
         text = _read(self._plan.directory / "access.log")
         # The last line may be half written.
