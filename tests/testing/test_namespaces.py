@@ -167,7 +167,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, group: Proces
     which = shutil.which
 
     def without(*names: str) -> None:
-        monkeypatch.setattr(shutil, "which", lambda name, path=None: None if name in names else which("sh"))
+        def find(name: str, path: str | None = None) -> str | None:
+            return None if name in names else which("sh")
+
+        monkeypatch.setattr(shutil, "which", find)
 
     without("ip", "nsenter")
     assert why_no_redirect() == "not installed: nsenter, ip"

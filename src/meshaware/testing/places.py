@@ -78,6 +78,10 @@ def in_pod(node: Node, number: int, directory: Path, port: int, *, app: bool) ->
         for each in held:
             each.release()
         raise
+
+    def beginning(cwd: str) -> list[str]:
+        return pod.entering(f"--wd={cwd}")
+
     return Place(
         reached=Ports(*(each.number for each in held)),
         listens=Ports(*ISTIO_PORTS, app=port if app else None),
@@ -85,7 +89,7 @@ def in_pod(node: Node, number: int, directory: Path, port: int, *, app: bool) ->
         endpoint=(pod.address, port),
         held=held,
         sidecar=pod.command_of_sidecar(),
-        application=lambda cwd: pod.entering(f"--wd={cwd}"),
+        application=beginning,
         pod=pod,
         exemption=node.exemption,
     )
