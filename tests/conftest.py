@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from meshaware.settings import addresses
 
 # Examples are counted, not timed: a busy machine is no failure.
 settings.register_profile("meshaware", deadline=None)
@@ -47,3 +50,19 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_CLEARED_PREFIXES) or name.upper() in _CLEARED:
             monkeypatch.delenv(name)
+
+
+_HOSTS = itertools.count(1)
+
+
+@pytest.fixture
+def own_host(monkeypatch: pytest.MonkeyPatch) -> str:
+    """
+    A loopback address of the test's own, which `localhost` stands for in this process.
+
+    The ports of meshes are fixed; all of 127.0.0.0/8 is this host, so each test can have them all.
+    """
+    process, test = os.getpid() % 0xFFFF, next(_HOSTS) % 0xFE
+    host = f"127.{1 + process // 0xFF % 0xFE}.{process % 0xFF}.{1 + test}"
+    monkeypatch.setattr(addresses, "LOCALHOST", (host,))
+    return host

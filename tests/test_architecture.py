@@ -16,7 +16,7 @@ STOREYS = [
     {"deadline", "identity", "flavours", "instrumentation", "request_copy"},
     {"settings", "propagation"},
     {"budgets", "sidecar"},
-    {"client", "asgi", "telemetry", "logs"},
+    {"client", "asgi", "jobs", "telemetry", "logs"},
     {"mesh"},
     {"httpx2", "testing", "cli"},
     {"__main__"},
@@ -36,7 +36,7 @@ ONLY_IN = {
     "uvicorn": ("testing/",),
     "structlog": (),
     "argparse": ("cli/",),
-    "socket": ("sidecar/blocking.py", "testing/"),
+    "socket": ("sidecar/blocking.py", "sidecar/knocking.py", "testing/"),
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from fastapi.responses import PlainTextResponse
 from meshaware import Mesh, MeshSettings, outbound_headers
 from meshaware.budgets.sources import SidecarRoutes
 from meshaware.errors import DeadlineExceeded, SidecarUnavailable
+from meshaware.sidecar import schedule, waiting
 
 ALONE = MeshSettings(mesh="none")
 
@@ -31,7 +33,7 @@ def browser(app: FastAPI) -> httpx.AsyncClient:
 class Sidecar:
     """A readiness port and an admin port that say what they are told to say."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.ready = False
         self.routes: dict[str, Any] = {"configs": []}
         outer = self
@@ -54,7 +56,7 @@ class Sidecar:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class has it so)
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -224,6 +226,60 @@ async def test_once_the_gate_is_open_the_sidecar_is_asked_who_and_where_we_are(s
     told: Any = mesh.readiness()[1]["routes"]
     assert 0 <= told.pop("age_s") < 10
     assert told == {"count": 1, "live": True}
+
+
+@pytest.fixture(name="late")
+def _late(own_host: str, sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Starts a sidecar on the fixed ports of Istio's; a gate of which nothing is known is given up soon."""
+    monkeypatch.setattr(waiting, "GRACE", 0.1)
+    monkeypatch.setattr(schedule, "_FIRST_PAUSE", 0.01)
+    started: list[Sidecar] = []
+
+    def start() -> None:
+        for port in (15000, 15021):
+            started.append(Sidecar(own_host, port))
+            started[-1].ready = True
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.mark.anyio
+async def test_in_a_pod_of_which_nothing_is_known_a_sidecar_may_come_after_the_start(late: Callable[[], None]) -> None:
+    """Nothing is frozen at start: mesh, workload and routes are the sidecar's from then on."""
+    app = FastAPI()
+    mesh = Mesh(MeshSettings(in_kubernetes=True, workload={}))
+    mesh.install(app, telemetry=False)
+    async with app.router.lifespan_context(app), browser(app) as client:
+        opened = (await until_ready(client)).json()
+        assert (opened["mesh"], opened["routes"]["live"], opened["routes"]["age_s"]) == ("unknown", False, None)
+        late()
+        with anyio.fail_after(10):
+            while not (await client.get("/readyz")).json()["routes"]["live"] or mesh.workload.mesh_id is None:
+                await anyio.sleep(0.01)
+        found = (await client.get("/readyz")).json()
+    assert found["mesh"] == "istio"
+    assert found["gate"]["status"] == "open"
+
+
+def test_a_synchronous_worker_learns_of_it_too(late: Callable[[], None]) -> None:
+    """In the thread that keeps its routes."""
+    mesh = Mesh(MeshSettings(in_kubernetes=True, workload={}))
+    routes = mesh.routes
+    assert isinstance(routes, SidecarRoutes)
+    assert (routes.admin_url, routes.refresh()) == (None, False)
+    assert repr(routes) == "<SidecarRoutes not found yet: not read yet, 0 routes>"
+    with mesh.sync_lifespan():
+        assert mesh.gate.wait(10)
+        assert mesh.gate.flavour.name == "unknown"
+        late()
+        end, pause = monotonic() + 10, threading.Event()
+        while not routes.live:
+            assert monotonic() < end
+            pause.wait(0.01)
+    assert mesh.workload.mesh_id == "mesh-one"
+    assert routes.admin_url == "http://localhost:15000"
 
 
 @pytest.mark.anyio

@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 import anyio
 
+from meshaware.asgi.drain import Drain, LastAnswers, drain_time
 from meshaware.asgi.errors import ERROR_HANDLERS
-from meshaware.asgi.health import HealthEndpoints
-from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors
+from meshaware.asgi.health import HealthEndpoints, readiness
+from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors, within_lifespan
 from meshaware.asgi.middleware import MeshMiddleware
 from meshaware.asgi.types import ASGIApp
 from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import INTERVAL, SidecarRoutes
 from meshaware.client.build import async_close_connections, close_connections, declared_routes
 from meshaware.client.httpx import create_async_client, create_client
+from meshaware.jobs.job import AsyncJob, Job
+from meshaware.jobs.leaving import Leaving
 from meshaware.settings import MeshSettings, Workload
+from meshaware.sidecar.parting import QuitPolicy
 from meshaware.sidecar.readiness import ReadinessGate
 from meshaware.sidecar.workload import async_load_workload, load_workload
 
@@ -53,14 +58,16 @@ class Mesh:
         self.workload: Workload = self.settings.workload
         self.routes: RouteTable | RouteSource = self._choose_routes() if routes is None else routes
         self.telemetry: Telemetry | None = None
+        self._drain = Drain(partial(drain_time, self.settings, self.gate))
         self._clients: list[httpx.Client] = []
         self._async_clients: list[httpx.AsyncClient] = []
 
     def _choose_routes(self) -> RouteTable | RouteSource:
         declared = declared_routes(self.settings)
         live = not self.settings.routes or "sidecar" in self.settings.routes
-        admin = self.gate.flavour.admin_url if self.settings.admin_url is None else self.settings.admin_url
-        if not live or admin is None or not self.gate.flavour.has_routes:
+        mesh = self.settings.detected
+        admin = mesh.flavour.admin_url if self.settings.admin_url is None else self.settings.admin_url
+        if not live or (mesh.settled and (admin is None or not mesh.flavour.has_routes)):
             return declared
         return SidecarRoutes(
             admin,
@@ -75,7 +82,8 @@ class Mesh:
 
         The application's own lifespan, middleware and error handlers stay as they are. Around them come: OpenTelemetry,
         the headers of each request, `/livez` and `/readyz`, and replies for upstream failures that nothing handled.
-        The port is bound at once; the gate is waited for in the background, and `/readyz` tells.
+        The port is bound at once; the gate is waited for in the background, and `/readyz` tells. From SIGTERM on it is
+        503, and the server goes on serving for a while, if it takes signals as uvicorn does.
 
         Args:
             app: A FastAPI or Starlette application.
@@ -87,6 +95,7 @@ class Mesh:
         if telemetry:
             self._set_up_telemetry(app)
         around_stack(app, self._layer)
+        within_lifespan(app, self._drain.watching)
         around_lifespan(app, self.lifespan)
         handle_errors(app, ERROR_HANDLERS)
 
@@ -113,12 +122,11 @@ class Mesh:
 
     def _layer(self, app: ASGIApp) -> ASGIApp:
         settings = self.settings
-        return HealthEndpoints(
-            MeshMiddleware(app, settings, gate=self.gate),
-            livez=settings.livez_path,
-            readyz=settings.readyz_path,
-            report=self.readiness,
+        carrying = MeshMiddleware(app, settings, gate=self.gate)
+        health = HealthEndpoints(
+            carrying, livez=settings.livez_path, readyz=settings.readyz_path, report=self.readiness
         )
+        return LastAnswers(health, self._drain)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -151,10 +159,12 @@ class Mesh:
         # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
         if not await self.gate.async_wait(fatal=False):
             await self.gate.async_wait(math.inf, fatal=False)
-        if self.gate.flavour.admin_url is None:
+        flavour = await self.gate.async_find()
+        if flavour.admin_url is None:
             return
-        workload = await async_load_workload(self.settings)
+        workload = await async_load_workload(self.settings, flavour=flavour)
         if isinstance(self.routes, SidecarRoutes):
+            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
             # What a short name means depends on the namespace, and the sidecar knows it for sure.
             self.routes.namespace = self.routes.namespace or workload.namespace
             await self.routes.async_refresh(max_age=INTERVAL)
@@ -188,13 +198,32 @@ class Mesh:
     def _wait_and_load(self) -> bool:
         if not self.gate.wait(fatal=False):
             self.gate.wait(math.inf, fatal=False)
-        if self.gate.flavour.admin_url is None:
+        flavour = self.gate.find()
+        if flavour.admin_url is None:
             return False
-        workload = load_workload(self.settings)
+        workload = load_workload(self.settings, flavour=flavour)
         if isinstance(self.routes, SidecarRoutes):
+            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
             self.routes.namespace = self.routes.namespace or workload.namespace
         self.workload = workload
         return True
+
+    def job(self, *, quit: QuitPolicy | None = None, shared: bool | None = None) -> Job:  # noqa: A002 (as its variable)
+        """
+        Do one piece of work: `with mesh.job():`, or `@mesh.job()` on a function; see `meshaware.jobs.job.Job`.
+
+        Args:
+            quit: When the sidecar is let go afterwards: `success`, `always`, `never`; default `settings.quit`.
+            shared: Whether also where the pod has other containers of the application; default `settings.quit_shared`.
+
+        Raises:
+            SidecarNotReady: As the work begins: the sidecar was not ready in `settings.ready_timeout`.
+        """
+        return Job(self, Leaving(self, quit, shared))
+
+    def async_job(self, *, quit: QuitPolicy | None = None, shared: bool | None = None) -> AsyncJob:  # noqa: A002
+        """Do one piece of work on asyncio or trio, otherwise as `job`: `async with mesh.async_job():`, or `@`."""
+        return AsyncJob(self, Leaving(self, quit, shared))
 
     async def aclose(self) -> None:
         """Close the connections of every client made by `client` and `async_client`; the clients stay usable."""
@@ -205,13 +234,7 @@ class Mesh:
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
         """What `/readyz` answers: whether to send traffic, and why; never asks the network."""
-        state = self.gate.state
-        table = self.routes if isinstance(self.routes, RouteTable) else self.routes.current
-        routes: dict[str, object] = {"count": len(table)}
-        if isinstance(self.routes, SidecarRoutes):
-            age = self.routes.age
-            routes |= {"live": self.routes.live, "age_s": None if age is None else round(age, 1)}
-        return self.gate.is_open, {"mesh": state.flavour, "gate": state.describe(), "routes": routes}
+        return readiness(self.gate, self.routes, self._drain)
 
     def async_client(self, **arguments: Unpack[AsyncClientArguments]) -> httpx.AsyncClient:
         """Make an `httpx.AsyncClient` with the mesh's budgets and headers; its connections close with the mesh."""

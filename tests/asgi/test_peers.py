@@ -110,6 +110,8 @@ async def test_a_mesh_s_middleware_asks_the_mesh_s_gate(monkeypatch: pytest.Monk
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://me") as client:
         assert (await client.get("/", headers=BOTH)).json() == "None"
         monkeypatch.setattr(ReadinessGate, "is_open", True)
+        assert (await client.get("/", headers=BOTH)).json() == "None"
+        monkeypatch.setattr(ReadinessGate, "flavour", FLAVOURS["istio"])
         assert (await client.get("/", headers=BOTH)).json() == ORDERS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -268,8 +269,10 @@ def test_the_sidecar_is_let_go_as_asked(
     variables = sidecar.variables | ({} if variable is None else {"MESHAWARE_QUIT": variable})
     assert process("run", *options, "--", "true", **variables) == (0, "", "")
     after_success = sidecar.told
-    assert process("run", *options, "--", "sh", "-c", "exit 3", **variables) == (3, "", "")
-    assert [after_success, sidecar.told] == told
+    code, out, err = process("run", *options, "--", "sh", "-c", "exit 3", **variables)
+    assert (code, out, [after_success, sidecar.told]) == (3, "", told)
+    # Where it was let go after a success only, the pod of a failed job stays, and that is said.
+    assert ("the sidecar (Istio) was not let go: the job failed" in err) == (told == [1, 1])
 
 
 def test_a_command_that_never_ran_is_a_failure_too(process: Process, sidecar: FakeSidecar) -> None:
@@ -320,6 +323,7 @@ def test_a_sidecar_that_was_never_there_is_no_news(process: Process, refusing: s
     """The same job runs in a cluster without a mesh, where nobody knows of the pod."""
     variables = {"MESHAWARE_IN_KUBERNETES": "true", "MESHAWARE_QUIT_URL": f"{refusing}/quitquitquit"}
     assert process("run", "--quit", "always", "--", "true", **variables) == (0, "", "")
+    assert process("run", "--quit", "always", "--", "true", MESHAWARE_MESH="istio", **variables)[0] == 0
 
 
 def test_a_refusal_is_a_warning_and_the_exit_code_stands(process: Process, sidecar: FakeSidecar) -> None:
@@ -353,15 +357,45 @@ def test_a_sidecar_that_other_containers_need_stays(process: Process, sidecar: F
     code, _, err = process("run", "--quit", "success", "--", "true", **variables)
     assert (code, sidecar.told) == (0, 0)
     assert err == (
-        "meshaware run: the sidecar (Istio) was not let go: the pod has the containers job, shipper, which may need it;"
-        " MESHAWARE_QUIT_SHARED=true lets it go all the same\n"
+        "meshaware run: the sidecar (Istio) was not let go: the pod has the containers job, shipper, and another of them"
+        " may need it; MESHAWARE_QUIT_SHARED=true lets it go all the same\n"
     )
     got = process("run", "--quit", "success", "--", "true", **variables, MESHAWARE_QUIT_SHARED="true")
     assert (got, sidecar.told) == ((0, "", ""), 1)
 
 
+def test_a_sidecar_that_says_it_is_native_is_left_to_the_kubelet(process: Process, sidecar: FakeSidecar) -> None:
+    """It would be started again; most pods do not mount the annotation that tells."""
+    status = json.dumps({"initContainers": ["istio-init", "istio-proxy"], "containers": None})
+    document = {"node": {"metadata": {"ANNOTATIONS": {"sidecar.istio.io/status": status}}}}
+    sidecar.answers["/server_info"] = (200, json.dumps(document).encode())
+    assert process("run", "--quit", "success", "--", "true", **sidecar.variables) == (0, "", "")
+    assert sidecar.told == 0
+
+
+@pytest.mark.parametrize(("option", "told"), [("success", 0), ("always", 1)], ids=["by success", "always"])
+@pytest.mark.parametrize("script", ["exec sleep 60", "trap 'exit 1' TERM; read -r _"], ids=["killed", "failed"])
+def test_a_terminated_command_is_no_failed_job(sidecar: FakeSidecar, option: str, told: int, script: str) -> None:
+    """SIGTERM came to the sidecar too, or the container is started again beside it: nothing is said of it."""
+    command = ["sh", "-c", f"echo ready; {script}"]
+    running = Running(*(*MESHAWARE, "run", "--quit", option, "--", *command), env={**os.environ, **sidecar.variables})
+    assert running.line() == "ready"
+    running.send(signal.SIGTERM)
+    code, _, err = running.end()
+    assert (code != 0, err, sidecar.told) == (True, "", told)
+
+
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"node": 1}', b'{"node": {"metadata": {"APP_CONTAINERS": "job"}}}', b"[" * 90_000]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"node": 1}',
+        b'{"node": {"metadata": 1}}',
+        b'{"node": {"metadata": {"APP_CONTAINERS": "job"}}}',
+        b"[" * 90_000,
+    ],
 )
 def test_a_sidecar_that_does_not_tell_of_containers_is_let_go(
     process: Process, sidecar: FakeSidecar, body: bytes

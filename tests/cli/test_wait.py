@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from meshaware.cli.exits import EX_CONFIG, EX_OK, EX_UNAVAILABLE, EX_USAGE
 from meshaware.cli.wait import wait_for_sidecar
+from meshaware.testing import LocalMesh
 
 Ran = tuple[int, str, str]
 
@@ -220,3 +222,91 @@ def test_the_help_tells_the_exit_codes(run: Callable[..., Ran]) -> None:
     assert code == EX_OK
     for each in ("64", "69", "78", "130", "143"):
         assert f"\n  {each} " in out
+
+
+_LINKERD = """
+import fcntl, socket, struct, subprocess, sys, threading
+
+def serve():
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            path = connection.recv(4096).split()[1]
+            body = {b"/live": b"live\\n", b"/ready": b"ready\\n"}.get(path, b"")
+            status = b"200 OK" if body else b"404 Not Found"
+            connection.sendall(b"HTTP/1.1 %s\\r\\ncontent-length: %d\\r\\n\\r\\n%s" % (status, len(body), body))
+
+with socket.socket() as control:
+    request = bytearray(struct.pack("16sh14x", b"lo", 0))
+    fcntl.ioctl(control, 0x8913, request)
+    name, flags = struct.unpack("16sh14x", request)
+    fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", flags | 1))
+listener = socket.create_server(("127.0.0.1", 4191))
+threading.Thread(target=serve, daemon=True).start()
+sys.exit(subprocess.run([sys.executable, "-m", "meshaware", "wait", "--timeout", "2s"]).returncode)
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare to make a network namespace with")
+def test_the_real_ports_of_a_mesh_are_asked(directory: Path) -> None:
+    """In a network namespace of its own, with Linkerd's admin on 4191 and nothing said about the mesh."""
+    if subprocess.run(["unshare", "-rn", "true"], capture_output=True, timeout=20, check=False).returncode:
+        pytest.skip("the kernel forbids network namespaces to this user")
+    environment = {**os.environ, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    done = subprocess.run(
+        ["unshare", "-rn", sys.executable, "-c", _LINKERD],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    # One that is not recognised would be given up after two seconds, with a line of why.
+    assert (done.returncode, done.stdout, done.stderr) == (EX_OK, "", "")
+
+
+def test_a_pod_of_which_nothing_is_known_is_held_up_shortly(run: Callable[..., Ran], own_host: str) -> None:
+    """Nothing answers on any mesh's port: after the grace the program may start, and one line says why."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        code, out, err = run("wait", "--timeout", "200ms")
+    assert (code, out) == (EX_OK, "")
+    assert err.startswith("meshaware wait: no sidecar: no mesh's proxy on localhost (4191, ")
+    assert err.endswith("; going on without a mesh. MESHAWARE_MESH says it without asking\n")
+    assert err.count("\n") == 1
+
+
+def test_waiting_is_switched_off_with_a_reason(process: Callable[..., Ran], refusing: str) -> None:
+    """An image made for `linkerd-await` keeps its meaning."""
+    environment = {"MESHAWARE_READY_URL": refusing, "LINKERD_AWAIT_DISABLED": "no proxy here"}
+    reason = "waiting is disabled: LINKERD_AWAIT_DISABLED=no proxy here"
+    expected = f"meshaware wait: not waiting for the sidecar: {reason}\n"
+    assert process("wait", **environment) == (EX_OK, "", expected)
+
+
+def test_an_upstream_that_is_none_is_a_matter_of_usage(process: Callable[..., Ran]) -> None:
+    """64, with the value and what may be written."""
+    code, _, err = process("wait", "--for", "inventory")
+    assert code == EX_USAGE
+    assert err.endswith("argument --for: 'inventory' is none; write host:port, such as inventory:8080\n")
+
+
+@pytest.mark.envoy
+def test_routes_are_waited_for(process: Callable[..., Ran]) -> None:
+    """Those that are there at once and without a word; others for as long as there is time."""
+    local = LocalMesh()
+    local.add("inventory", namespace="shop")
+    tester = local.add("tester", namespace="shop")
+    with local:
+        environment = {
+            "MESHAWARE_MESH": "istio",
+            "MESHAWARE_READY_URL": tester.sidecar.ready_url,
+            "MESHAWARE_ADMIN_URL": tester.sidecar.admin_url,
+        }
+        assert process("wait", "--for", "inventory:8080", **environment) == (EX_OK, "", "")
+        code, _, err = process("wait", "--for", "inventory:8080", "--for", "nowhere:80", "--timeout=0.2", **environment)
+    begun, failed = err.splitlines()
+    assert code == EX_UNAVAILABLE
+    assert begun.endswith("200ms at most: " + tester.sidecar.admin_url + "/config_dump: no route yet for nowhere:80")
+    assert "the sidecar (Istio) takes calls, but not all routes that were waited for came in " in failed

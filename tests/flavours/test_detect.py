@@ -65,19 +65,19 @@ def test_a_label_does_not_count_as_an_annotation() -> None:
 def test_what_is_set_wins_over_everything(name: str) -> None:
     """A mesh that is set is believed, whatever labels say."""
     detected = detect(name, {"linkerd.io/control-plane-ns": "linkerd"}, {"sidecar.istio.io/status": NATIVE}, True)
-    assert detected == (FLAVOURS[name], f"mesh={name} is set", True)
+    assert detected[:3] == (FLAVOURS[name], f"mesh={name} is set", True)
 
 
-def test_a_pod_of_which_nothing_is_known_may_have_a_sidecar_of_istio() -> None:
-    """In Kubernetes without labels and annotations Istio is a candidate, to be proved by an answer."""
-    flavour, reason, settled = detect("auto", {}, {}, True)
-    assert (flavour.name, settled) == ("istio", False)
+def test_a_pod_of_which_nothing_is_known_may_be_in_any_mesh() -> None:
+    """In Kubernetes without labels and annotations only a proxy that answers tells."""
+    flavour, reason, settled, native = detect("auto", {}, {}, True)
+    assert (flavour.name, settled, native) == ("unknown", False, None)
     assert "not known" in reason
 
 
 def test_outside_kubernetes_there_is_no_mesh() -> None:
     """On a laptop nothing is asked and nothing is waited for."""
-    flavour, reason, settled = detect("auto", {}, {}, False)
+    flavour, reason, settled, _ = detect("auto", {}, {}, False)
     assert (flavour.name, settled) == ("none", True)
     assert "not in Kubernetes" in reason
 
@@ -102,6 +102,39 @@ def test_a_mesh_that_does_not_exist_is_named() -> None:
     with pytest.raises(ValueError) as caught:
         detect("x" * 10_000, {}, {}, False)
     assert len(str(caught.value)) < 300
+
+
+NATIVES: list[tuple[str, dict[str, str], bool | None]] = [
+    ("istio", {"sidecar.istio.io/status": NATIVE}, True),
+    ("istio", {"sidecar.istio.io/status": CLASSIC}, False),
+    ("istio", {"sidecar.istio.io/status": '{"containers": ["istio-proxy"], "initContainers": null}'}, False),
+    ("istio", {"sidecar.istio.io/status": '{ "initContainers" : [ "istio-proxy" ] }'}, True),
+    ("istio", {"sidecar.istio.io/status": "not JSON"}, None),
+    ("istio", {}, None),
+    ("linkerd", {"config.linkerd.io/proxy-enable-native-sidecar": "true"}, True),
+    ("linkerd", {"config.beta.linkerd.io/proxy-enable-native-sidecar": "true"}, True),
+    ("linkerd", {"config.linkerd.io/proxy-enable-native-sidecar": "false"}, False),
+    ("linkerd", {"linkerd.io/proxy-version": "stable-2.20"}, None),
+    ("consul", {"consul.hashicorp.com/enable-consul-dataplane-as-sidecar": "true"}, True),
+    ("consul", {"consul.hashicorp.com/enable-consul-dataplane-as-sidecar": "false"}, False),
+    ("kuma", {"kuma.io/sidecar-injected": "true"}, None),
+    ("ambient", {"ambient.istio.io/redirection": "enabled"}, None),
+    ("none", {"sidecar.istio.io/status": NATIVE}, None),
+]
+
+
+@pytest.mark.parametrize(("name", "annotations", "native"), NATIVES, ids=[str(row) for row in NATIVES])
+def test_annotations_tell_a_native_sidecar_from_a_classic_one(
+    name: str, annotations: dict[str, str], native: bool | None
+) -> None:
+    """Where they do not, nobody guesses: a native one ends by itself, a classic one keeps a job's pod running."""
+    assert detect(name, {}, annotations, True).native is native
+
+
+def test_a_mesh_that_its_marks_tell_is_told_native_too() -> None:
+    """With `auto` as well."""
+    assert detect("auto", {}, {"sidecar.istio.io/status": NATIVE}, True).native is True
+    assert detect("auto", {"security.istio.io/tlsMode": "istio"}, {}, True).native is None
 
 
 @given(

@@ -51,6 +51,8 @@ def test_without_anything_the_defaults_hold() -> None:
         "podinfo": None,
         "ready_timeout": 60.0,
         "ready_fatal": True,
+        "wait_for": (),
+        "wait_disabled": None,
         "livez_path": "/livez",
         "readyz_path": "/readyz",
         "drain": None,

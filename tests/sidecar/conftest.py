@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import tempfile
 import threading
@@ -23,21 +24,23 @@ START_WITHIN = 30.0
 END_WITHIN = 10.0
 
 Json = dict[str, Any]
-StartEnvoy = Callable[[list[Json], list[Json]], Mapping[str, int]]
-"""Listeners and clusters in; the port of each listener, by name, out."""
+StartEnvoy = Callable[..., Mapping[str, int]]
+"""Listeners and clusters in, and perhaps where `admin` is; the port of each listener, by name, out."""
 
 
 class Envoy:
     """An Envoy of the tests' own: no port is fixed, every wait is bounded, what it wrote last is in the error."""
 
-    def __init__(self, directory: Path, listeners: list[Json], clusters: list[Json]) -> None:
+    def __init__(
+        self, directory: Path, listeners: list[Json], clusters: list[Json], *, admin: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self._address = directory / "admin"
         self._log = directory / "log"
         config = directory / "envoy.json"
         config.write_text(
             json.dumps(
                 {
-                    "admin": {"address": socket_address(0)},
+                    "admin": {"address": socket_address(admin[1], admin[0])},
                     "static_resources": {"listeners": listeners, "clusters": clusters},
                 }
             )
@@ -84,8 +87,8 @@ class Envoy:
             self._process.wait(END_WITHIN)
 
 
-def socket_address(port: int) -> Json:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+def socket_address(port: int, host: str = "127.0.0.1") -> Json:
+    return {"socket_address": {"address": host, "port_value": port}}
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +96,9 @@ def start_envoy() -> Iterator[StartEnvoy]:
     """Starts Envoys that live as long as the module's tests."""
     with ExitStack() as stack:
 
-        def start(listeners: list[Json], clusters: list[Json]) -> Mapping[str, int]:
+        def start(listeners: list[Json], clusters: list[Json], **options: Any) -> Mapping[str, int]:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="envoy-")))
-            envoy = Envoy(directory, listeners, clusters)
+            envoy = Envoy(directory, listeners, clusters, **options)
             stack.callback(envoy.end)
             return envoy.ports([listener["name"] for listener in listeners])
 
@@ -106,7 +109,14 @@ def start_envoy() -> Iterator[StartEnvoy]:
 def http_listener() -> Callable[..., Json]:
     """Writes an HTTP listener on a free port of this host."""
 
-    def write(name: str, routes: list[Json], *, filters: list[Json] | None = None, **manager: Any) -> Json:
+    def write(
+        name: str,
+        routes: list[Json],
+        *,
+        at: tuple[str, int] = ("127.0.0.1", 0),
+        filters: list[Json] | None = None,
+        **manager: Any,
+    ) -> Json:
         router = typed("router.v3.Router", "envoy.filters.http.router")
         connection_manager = {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
@@ -121,7 +131,7 @@ def http_listener() -> Callable[..., Json]:
             **manager,
         }
         hcm = {"name": "envoy.filters.network.http_connection_manager", "typed_config": connection_manager}
-        return {"name": name, "address": socket_address(0), "filter_chains": [{"filters": [hcm]}]}
+        return {"name": name, "address": socket_address(at[1], at[0]), "filter_chains": [{"filters": [hcm]}]}
 
     return write
 
@@ -130,8 +140,8 @@ def http_listener() -> Callable[..., Json]:
 def cluster() -> Callable[..., Json]:
     """Writes a cluster with one endpoint on this host, or none."""
 
-    def write(name: str, port: int | None, **fields: Any) -> Json:
-        endpoints = [] if port is None else [{"endpoint": {"address": socket_address(port)}}]
+    def write(name: str, port: int | None, host: str = "127.0.0.1", **fields: Any) -> Json:
+        endpoints = [] if port is None else [{"endpoint": {"address": socket_address(port, host)}}]
         assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}
         return {"name": name, "connect_timeout": "1s", "load_assignment": assignment, **fields}
 
@@ -149,3 +159,72 @@ def typed(kind: str, name: str, **fields: Any) -> Json:
 def http_filter() -> Callable[..., Json]:
     """Writes an HTTP filter: the end of its type, its name, its fields."""
     return typed
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(5)
+
+
+class Ports:
+    """Fixed ports on a host of the test's own, and what is answered there, byte for byte."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.requests: list[bytes] = []
+        self.answers: dict[tuple[int, bytes], bytes] = {}
+        self._stack = ExitStack()
+        self._over = threading.Event()
+
+    def listen(self, port: int, answers: Mapping[str, bytes] | None = None) -> None:
+        """Answer `GET path` and the like with these bytes; anything else is accepted, and gets no answer."""
+        for question, answer in (answers or {}).items():
+            self.answers[port, question.encode()] = answer
+        listener = self._stack.enter_context(socket.create_server((self.host, port)))
+        threads: list[threading.Thread] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threads.append(threading.Thread(target=self._serve, args=(connection, port)))
+                threads[-1].start()
+
+        threads.append(threading.Thread(target=accept))
+        threads[0].start()
+        self._stack.callback(_join, threads)
+        self._stack.callback(self._over.set)
+        self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
+
+    def _serve(self, connection: socket.socket, port: int) -> None:
+        with connection:
+            connection.settimeout(5)
+            request = b""
+            while b"\r\n\r\n" not in request:
+                try:
+                    received = connection.recv(4096)
+                except OSError:
+                    return
+                if not received:
+                    return
+                request += received
+            question = request.partition(b" HTTP/1.1\r\n")[0]
+            self.requests.append(b"%d %s" % (port, question))
+            if (port, question) in self.answers:
+                connection.sendall(self.answers[port, question])
+            else:
+                self._over.wait(5)
+
+    def close(self) -> None:
+        self._over.set()
+        self._stack.close()
+
+
+@pytest.fixture
+def ports(own_host: str) -> Iterator[Ports]:
+    """The fixed ports of meshes, all free, on a host of the test's own."""
+    ports = Ports(own_host)
+    yield ports
+    ports.close()

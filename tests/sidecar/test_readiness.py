@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import socket
@@ -21,8 +22,8 @@ from meshaware.flavours import Detected, Flavour
 from meshaware.instrumentation import GateOutcome, on_gate
 from meshaware.settings import gate as settings_gate
 from meshaware.settings.model import MeshName
-from meshaware.sidecar import gate as gate_module
-from meshaware.sidecar import readiness, waiting
+from meshaware.sidecar import async_attempts, attempts, waiting
+from meshaware.sidecar.schedule import step
 
 SOON = 0.5
 """How much later than agreed a wait may end on a busy machine."""
@@ -37,11 +38,13 @@ class Sidecar:
         self.statuses: list[int] = []
         self.otherwise = 503
         self.paths: list[str] = []
+        self.moments: list[float] = []
         self.enough = threading.Semaphore(0)
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.moments.append(monotonic())
                 outer.paths.append(self.path)
                 self.send_response(outer.statuses.pop(0) if outer.statuses else outer.otherwise)
                 self.send_header("content-length", "0")
@@ -144,7 +147,7 @@ def gate_at(url: str, *, mesh: MeshName = "istio", ready_fatal: bool = True) -> 
 @pytest.fixture(autouse=True)
 def no_other_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test does not mean to ask is not asked: the fixed ports of this machine may be anybody's."""
-    for module, name in ((gate_module, "fetch"), (readiness, "async_fetch")):
+    for module, name in ((attempts, "fetch"), (async_attempts, "async_fetch")):
         monkeypatch.setattr(module, name, _but_not_fixed_ports(getattr(module, name)))
 
 
@@ -481,26 +484,6 @@ def detects(monkeypatch: pytest.MonkeyPatch, flavour: Flavour, *, settled: bool)
     monkeypatch.setattr(settings_gate, "detect", detect)
 
 
-def test_a_pod_of_which_nothing_is_known_and_where_nothing_answers_has_no_sidecar(
-    wait: Wait, refusing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Absence never hangs a pod: after the grace the gate is open, the mesh is none, and one line says why."""
-    caplog.set_level(logging.DEBUG, "meshaware")
-    monkeypatch.setattr(waiting, "GRACE", 0.2)
-    detects(monkeypatch, Flavour("istio", "Istio", ready_url=refusing), settled=False)
-    gate = ReadinessGate(MeshSettings())
-    begin = monotonic()
-    assert wait(gate)
-    assert 0.2 <= monotonic() - begin < 0.2 + SOON
-    state = gate.state
-    assert (state.status, state.flavour) == ("open", "none")
-    assert state.reason.startswith(f"no sidecar: {refusing}: refused, ")
-    assert gate.flavour.name == "none"
-    (line,) = caplog.records
-    assert line.levelno == logging.INFO
-    assert "going on without a mesh" in line.getMessage()
-
-
 def test_kubernetes_without_metadata_is_a_candidate() -> None:
     """Settings reach detection: this is the way into the case above."""
     gate = ReadinessGate(MeshSettings(mesh="auto", in_kubernetes=True, workload={}))
@@ -513,6 +496,91 @@ def test_metadata_settles_it() -> None:
     labels = {"app": "shop"}
     gate = ReadinessGate(MeshSettings(mesh="auto", in_kubernetes=True, workload={"labels": labels}))
     assert gate.state == ("open", "the pod's labels and annotations name no mesh", 0.0, 0, "none")
+
+
+# Around work
+
+
+def test_a_block_waits_at_its_begin(sidecar: Sidecar) -> None:
+    """And raises there what `wait` raises."""
+    sidecar.statuses = [503, 200]
+    with gate_at(sidecar.url) as gate:
+        assert gate.is_open
+    with pytest.raises(SidecarNotReady):
+        with ReadinessGate(MeshSettings(mesh="istio", ready_url=sidecar.url, ready_timeout=0.05)):
+            pytest.fail("the block began")
+
+
+@pytest.mark.anyio
+async def test_an_asynchronous_block_waits_at_its_begin(sidecar: Sidecar) -> None:
+    """The same on an event loop."""
+    sidecar.statuses = [503, 200]
+    async with gate_at(sidecar.url) as gate:
+        assert gate.is_open
+    with pytest.raises(SidecarNotReady):
+        async with ReadinessGate(MeshSettings(mesh="istio", ready_url=sidecar.url, ready_timeout=0.05)):
+            pytest.fail("the block began")
+
+
+def test_a_function_waits_with_its_first_call(sidecar: Sidecar) -> None:
+    """Not when it is decorated; and never again once the gate is open."""
+    gate = gate_at(sidecar.url)
+
+    @gate
+    def add(left: int, right: int = 1) -> int:
+        """Add."""
+        return left + right
+
+    assert sidecar.paths == []
+    sidecar.statuses = [503, 200]
+    assert [add(1), add(2, right=3)] == [2, 5]
+    assert len(sidecar.paths) == 2
+    assert (add.__name__, add.__doc__) == ("add", "Add.")
+
+
+@pytest.mark.anyio
+async def test_a_coroutine_function_waits_with_its_first_call(sidecar: Sidecar) -> None:
+    """It stays one, and other tasks run meanwhile."""
+    gate = gate_at(sidecar.url)
+
+    @gate
+    async def add(left: int, right: int = 1) -> int:
+        return left + right
+
+    assert inspect.iscoroutinefunction(add)
+    assert sidecar.paths == []
+    sidecar.statuses = [503, 200]
+    assert [await add(1), await add(2, right=3)] == [2, 5]
+    assert len(sidecar.paths) == 2
+
+
+def test_a_decorated_function_is_not_called_where_the_gate_stays_closed(refusing: str) -> None:
+    """The error is raised in its place."""
+
+    @ReadinessGate(MeshSettings(mesh="istio", ready_url=refusing, ready_timeout=0.05))
+    def never() -> None:
+        pytest.fail("it was called")
+
+    with pytest.raises(SidecarNotReady):
+        never()
+
+
+# How often it is asked
+
+
+def test_a_starting_sidecar_gets_one_request_a_step(wait: Wait, sidecar: Sidecar) -> None:
+    """On real sockets: no more than the schedule has steps in the time that went by."""
+    gate = gate_at(sidecar.url)
+    with ThreadPoolExecutor() as pool:
+        begin = monotonic()
+        waited = pool.submit(wait, gate, 20)
+        sidecar.asked(20)
+        sidecar.otherwise = 200
+        assert waited.result(20)
+    allowed, instant = 0, 0.0
+    while instant <= max(sidecar.moments) - begin:
+        allowed, instant = allowed + 1, instant + step(instant)
+    assert len(sidecar.paths) <= allowed
 
 
 # Together

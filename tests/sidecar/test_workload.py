@@ -26,6 +26,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from meshaware.errors import SidecarUnavailable
+from meshaware.flavours import FLAVOURS
 from meshaware.settings import MeshSettings, Workload
 from meshaware.sidecar import workload as module
 from meshaware.sidecar.admin import AdminReply, fetch
@@ -238,23 +239,27 @@ def test_an_absent_sidecar_costs_one_warning(load: Load, caplog: pytest.LogCaptu
     assert line in (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 
 
-def test_a_sidecar_that_was_only_suspected_is_not_missed(
-    load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a pod whose labels are unknown there may be none: no warning for that."""
-    refused = SidecarUnavailable("GET http://127.0.0.1:15000/server_info: connection refused", "refused")
-
-    def refuse(*_: object, **__: object) -> AdminReply:
-        raise refused
-
-    async def async_refuse(*_: object, **__: object) -> AdminReply:
-        raise refused
-
-    monkeypatch.setattr(module, "fetch", refuse)
-    monkeypatch.setattr(module, "async_fetch", async_refuse)
+@pytest.mark.usefixtures("own_host")
+def test_a_sidecar_that_was_only_possible_is_not_missed(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """In a pod of which nothing is known the ports are looked at; where nothing answers that is no news."""
     with caplog.at_level(logging.DEBUG, "meshaware"):
-        load(MeshSettings(in_kubernetes=True))
-    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+        assert load(MeshSettings(in_kubernetes=True)) == MeshSettings(in_kubernetes=True).workload
+    assert caplog.records == []
+
+
+def test_a_mesh_that_the_settings_do_not_tell_is_told_by_its_ports(load: Load, ports: Any) -> None:
+    """And its admin is asked then."""
+    document = json.dumps({"node": {"metadata": {"NAMESPACE": "shop"}}}).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+    ports.listen(15021, {"GET /healthz/ready": head % 0})
+    ports.listen(15000, {"GET /server_info": head % len(document) + document, "GET /certs": head % 2 + b"{}"})
+    assert load(MeshSettings(in_kubernetes=True)).namespace == "shop"
+
+
+def test_a_mesh_that_somebody_knows_is_believed(load: Load, ports: Any) -> None:
+    """A gate that has found it need not be asked for it again."""
+    load(MeshSettings(in_kubernetes=True), flavour=FLAVOURS["linkerd"])
+    assert ports.requests == []
 
 
 @pytest.mark.parametrize(

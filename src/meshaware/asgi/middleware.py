@@ -8,7 +8,6 @@ from uuid import uuid4
 
 from meshaware.asgi.peers import peer_reader
 from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
-from meshaware.flavours import detect
 from meshaware.propagation.boundary import boundary, put_back
 from meshaware.propagation.context import Carried, bind
 from meshaware.propagation.fitness import is_fit
@@ -52,7 +51,7 @@ class MeshMiddleware:
         SettingsError: A header or host that the settings name cannot be used.
     """
 
-    __slots__ = ("_hosts", "_one", "_read_peer", "_select", "app")
+    __slots__ = ("_gate", "_hosts", "_one", "_read_peer", "_select", "app")
 
     def __init__(
         self, app: ASGIApp, settings: MeshSettings | None = None, *, gate: ReadinessGate | None = None
@@ -65,9 +64,10 @@ class MeshMiddleware:
         self._hosts = HostPolicy(
             settings.mesh_hosts, cluster_domain=settings.cluster_domain, trace_hosts=settings.trace_hosts
         )
-        workload = settings.workload
-        mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
+        mesh = settings.detected
         self._one = mesh.flavour.one_trace_format
+        # Only where nothing but a proxy that answers tells the mesh, it is asked for at each request.
+        self._gate = None if mesh.settled else gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -79,7 +79,8 @@ class MeshMiddleware:
             found = [pair for pair in found if pair[0] != REQUEST_ID]
             found.append((REQUEST_ID, str(uuid4()).encode()))
         receive, send = boundary(receive, send)
-        carried = Carried(found, self._hosts, (self._read_peer, scope["headers"]), one=self._one)
+        one = self._one if self._gate is None else self._gate.flavour.one_trace_format
+        carried = Carried(found, self._hosts, (self._read_peer, scope["headers"]), one=one)
         token = bind(carried)
         try:
             await self.app(scope, receive, send)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshaware.flavours import detect
 from meshaware.identity import Peer, find_peer
 from meshaware.propagation.names import Pair
 from meshaware.settings import MeshSettings
@@ -26,14 +25,7 @@ def peer_reader(settings: MeshSettings, gate: ReadinessGate | None = None) -> Ca
         gate: Asked where they do not: a proxy that answered is one that is there. Without a gate, or as long as it
             is closed, nobody vouches for a caller.
     """
-    workload = settings.workload
-    detected = detect(
-        settings.mesh,
-        workload.labels,
-        workload.annotations,
-        settings.in_kubernetes,
-        proxy_declared=settings.ready_url is not None or settings.admin_url is not None,
-    )
+    detected = settings.detected
     if detected.settled:
         return _reader(detected.flavour.peer_header)
     return _nobody if gate is None else partial(_ask, gate)

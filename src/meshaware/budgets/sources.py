@@ -55,7 +55,8 @@ class SidecarRoutes:
     thread is its own.
 
     Args:
-        admin_url: The admin address, such as `http://127.0.0.1:15000`.
+        admin_url: The admin address, such as `http://127.0.0.1:15000`; None: it is not known yet, and nothing is asked
+            before `admin_url` is set.
         fallback: The table that holds until the sidecar was read; empty by default.
         namespace: Where this workload runs: it decides which service a short name is.
         cluster_domain: The cluster's DNS domain.
@@ -69,7 +70,7 @@ class SidecarRoutes:
 
     def __init__(
         self,
-        admin_url: str,
+        admin_url: str | None,
         *,
         fallback: RouteTable | None = None,
         namespace: str | None = None,
@@ -80,24 +81,38 @@ class SidecarRoutes:
         max_bytes: int = MAX_BYTES,
         shared: bool = True,
     ) -> None:
-        parts = urlsplit(admin_url)
         if interval <= 0:
             raise ValueError(f"interval={interval!r}: must be a number of seconds, more than 0")
-        self._url = f"{parts.scheme}://{parts.netloc}"
+        self._url = _origin(admin_url)
         self._interval, self._request = interval, timeout
-        self._rounds = Rounds(
-            Terms(self._url, interval, Limits(timeout, _REFRESH, max_bytes), cluster_domain, keep_hosts(hosts)),
-            RouteTable.empty() if fallback is None else fallback,
-            namespace,
-            Share(self._url, max_bytes=2 * max_bytes) if shared and AVAILABLE else None,
+        self._terms = Terms(
+            self._url, interval, Limits(timeout, _REFRESH, max_bytes), cluster_domain, keep_hosts(hosts)
         )
+        self._sharing = shared and AVAILABLE
+        self._rounds = self._make_rounds(RouteTable.empty() if fallback is None else fallback, namespace)
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._through = threading.Event(), threading.Event()
         self._gate: Callable[[], bool] | None = None
 
     def __repr__(self) -> str:
         state = "failing" if self.failing else "live" if self.live else "not read yet"
-        return f"<SidecarRoutes {self._url}: {state}, {len(self.current)} routes>"
+        return f"<SidecarRoutes {self._url or 'not found yet'}: {state}, {len(self.current)} routes>"
+
+    def _make_rounds(self, table: RouteTable, namespace: str | None) -> Rounds:
+        known = self._sharing and self._url
+        share = Share(self._url, max_bytes=2 * self._terms.limits.max_bytes) if known else None
+        return Rounds(self._terms._replace(url=self._url), table, namespace, share)
+
+    @property
+    def admin_url(self) -> str | None:
+        """The admin address; None for as long as it is not known. It may be set until then, and counts from then on."""
+        return self._url or None
+
+    @admin_url.setter
+    def admin_url(self, url: str | None) -> None:
+        if _origin(url) != self._url:
+            self._url = _origin(url)
+            self._rounds = self._make_rounds(self.current, self.namespace)
 
     @property
     def current(self) -> RouteTable:
@@ -146,16 +161,16 @@ class SidecarRoutes:
         Args:
             max_age: The sidecar is not asked if a process that shares with this one asked it so many seconds ago.
         """
-        return run(self._rounds.steps(max_age), self._url, self._stopping)
+        return bool(self._url) and run(self._rounds.steps(max_age), self._url, self._stopping)
 
     async def async_refresh(self, *, max_age: float = 0.0) -> bool:
         """The same as `refresh`, on asyncio and trio; large replies are read in a thread."""
-        return await async_run(self._rounds.steps(max_age), self._url)
+        return bool(self._url) and await async_run(self._rounds.steps(max_age), self._url)
 
     async def async_follow(self) -> None:
         """Read the routes, and keep them fresh until cancelled."""
         while True:
-            await async_run(self._rounds.steps(self._rounds.patience), self._url)
+            await self.async_refresh(max_age=self._rounds.patience)
             await anyio.sleep(self._rest())
 
     def start(self, *, after: Callable[[], bool] | None = None) -> None:
@@ -167,9 +182,9 @@ class SidecarRoutes:
         """
         if self._thread is not None:
             return
-        self._gate, self._stopping = after, threading.Event()
+        self._gate, self._stopping, self._through = after, threading.Event(), threading.Event()
         self._thread = threading.Thread(
-            target=self._follow, args=(self._stopping,), name="meshaware-routes", daemon=True
+            target=self._follow, args=(self._stopping, self._through), name="meshaware-routes", daemon=True
         )
         _started.add(self)
         self._thread.start()
@@ -179,8 +194,8 @@ class SidecarRoutes:
         thread, self._thread = self._thread, None
         _started.discard(self)
         self._stopping.set()
-        if thread is not None and thread is not threading.current_thread():
-            # It may be in the middle of a request.
+        # It may be in the middle of a request; one that still waits to begin is waited for in vain.
+        if thread is not None and thread is not threading.current_thread() and self._through.is_set():
             thread.join(self._request + 1.0)
         self._stopping = threading.Event()
 
@@ -194,11 +209,13 @@ class SidecarRoutes:
     ) -> None:
         self.stop()
 
-    def _follow(self, stopping: threading.Event) -> None:
+    def _follow(self, stopping: threading.Event, through: threading.Event) -> None:
         if self._gate is not None and not self._gate():
             return
+        through.set()
         while not stopping.is_set():
-            run(self._rounds.steps(self._rounds.patience), self._url, stopping)
+            if self._url:
+                run(self._rounds.steps(self._rounds.patience), self._url, stopping)
             stopping.wait(self._rest())
 
     def restart(self) -> None:
@@ -209,6 +226,11 @@ class SidecarRoutes:
     def _rest(self) -> float:
         """Seconds until the next look: at the file, or at the sidecar if there is none."""
         return min(_LOOK, self._interval / 4) if self._rounds.shared else self._rounds.patience
+
+
+def _origin(url: str | None) -> str:
+    parts = urlsplit(url or "")
+    return f"{parts.scheme}://{parts.netloc}" if url else ""
 
 
 def _after_fork() -> None:

@@ -57,12 +57,12 @@ class Ended(NamedTuple):
     Attributes:
         code: Its exit code; 128 and the signal's number if it was a signal.
         signal: The signal that ended it, or None.
-        asked: Whether that signal had come to this process too.
+        passed: The signals that came to this process meanwhile.
     """
 
     code: int
     signal: int | None
-    asked: bool
+    passed: frozenset[int]
 
 
 @contextmanager
@@ -160,9 +160,8 @@ class _Attendant:
             pass_on(self._child, number)
 
     def _ended(self, code: int) -> Ended:
-        if code >= 0:
-            return Ended(code, None, asked=False)
-        return Ended(_KILLED - code, -code, asked=-code in self._seen)
+        passed = frozenset(self._seen)
+        return Ended(code, None, passed) if code >= 0 else Ended(_KILLED - code, -code, passed)
 
 
 def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
 
 from meshaware.cli.terminal import say
 from meshaware.errors import SettingsError, SidecarUnavailable
 from meshaware.flavours import Flavour
-from meshaware.settings.facts import read_containers
-from meshaware.settings.found import Unusable
+from meshaware.settings.facts import read_containers, read_pairs
 from meshaware.settings.gate import GateSettings, read_gate_settings
 from meshaware.settings.gather import gather
 from meshaware.settings.problems import describe, sentence_of
 from meshaware.settings.readers import read_flag, read_loopback_url
+from meshaware.sidecar.attempts import find_mesh, perform
 from meshaware.sidecar.blocking import fetch
+from meshaware.sidecar.parting import Outcome, QuitPolicy, objection
 from meshaware.sidecar.shutdown import dismiss
 
 __all__ = ["let_go"]
@@ -24,14 +26,23 @@ __all__ = ["let_go"]
 _T = TypeVar("_T")
 _OK = 200
 _TIMEOUT = 1.0
+_NOTHING: Mapping[str, str] = {}
 
 
-def let_go() -> None:
+class _Pod(NamedTuple):
+    """What the sidecar knows of the pod, and the settings may not."""
+
+    annotations: Mapping[str, str] = _NOTHING
+    containers: tuple[str, ...] = ()
+
+
+def let_go(policy: QuitPolicy, outcome: Outcome) -> None:
     """
-    Tell the sidecar of this pod to go, if there is one that a job has to tell; say on standard error why it stays.
+    Tell the sidecar of this pod to go, if that is right; say on standard error why it stays although the pod waits.
 
-    A native sidecar is ended by the kubelet, and is told nothing. Where the pod has other containers of the
-    application, they still need it: it is told only if `MESHAWARE_QUIT_SHARED` says so.
+    Args:
+        policy: When it is let go.
+        outcome: How the command ended.
     """
     try:
         settings = read_gate_settings(os.environ)
@@ -41,25 +52,26 @@ def let_go() -> None:
     except SettingsError as error:
         _say(f"the sidecar was not let go: {error}")
         return
-    flavour = settings.detected.flavour
-    if flavour.quit.url is None or flavour.is_native(settings.labels, settings.annotations):
-        return
-    if not shared:
-        others = containers or _containers(flavour, settings)
-        if len(others) > 1:
-            _say(
-                f"the sidecar ({flavour.title}) was not let go: the pod has the containers {', '.join(others)}, which"
-                " may need it; MESHAWARE_QUIT_SHARED=true lets it go all the same"
-            )
-            return
-    dismissal = dismiss(flavour, url=url)
+    flavour = perform(find_mesh(settings.detected, monotonic() + _TIMEOUT)).flavour
+    told = _ask(flavour, settings)
+    dismissal = objection(
+        flavour,
+        policy,
+        outcome,
+        labels=settings.labels,
+        annotations=settings.annotations or told.annotations,
+        containers=containers or told.containers,
+        shared=shared,
+    )
+    if dismissal is None:
+        dismissal = dismiss(flavour, url=url)
     if dismissal.refused:
         _say(dismissal.reason)
 
 
 def _read(field: str, reader: Callable[[object], _T], *, default: Any) -> _T:
     found = gather({}, os.environ).get(field)
-    if found is None or isinstance(found.value, Unusable):
+    if found is None:
         return default  # type: ignore[no-any-return]
     try:
         return reader(found.value)
@@ -67,18 +79,29 @@ def _read(field: str, reader: Callable[[object], _T], *, default: Any) -> _T:
         raise SettingsError(sentence_of([describe(field, found, str(error))])) from None
 
 
-def _containers(flavour: Flavour, settings: GateSettings) -> tuple[str, ...]:
-    """The containers of the application, as Istio's injector tells the sidecar; nothing if they are not known."""
+def _ask(flavour: Flavour, settings: GateSettings) -> _Pod:
+    """What Istio's injector told the sidecar; nothing where it does not answer, and where nothing hangs on it."""
     admin = settings.admin_url or flavour.admin_url
-    if admin is None:
-        return ()
+    if admin is None or flavour.quit.url is None:
+        return _Pod()
     try:
         reply = fetch(f"{admin}/server_info", timeout=_TIMEOUT)
-        if reply.status != _OK:
-            return ()
-        return read_containers(json.loads(reply.body)["node"]["metadata"]["APP_CONTAINERS"])
+        metadata = json.loads(reply.body)["node"]["metadata"] if reply.status == _OK else {}
     except (SidecarUnavailable, ValueError, LookupError, TypeError, RecursionError):
-        return ()
+        return _Pod()
+    if not isinstance(metadata, dict):
+        return _Pod()
+    return _Pod(
+        _usable(metadata.get("ANNOTATIONS"), read_pairs, _NOTHING),
+        _usable(metadata.get("APP_CONTAINERS"), read_containers, ()),
+    )
+
+
+def _usable(value: object, reader: Callable[[object], _T], otherwise: _T) -> _T:
+    try:
+        return reader(value)
+    except ValueError:
+        return otherwise
 
 
 def _say(message: str) -> None:

@@ -8,18 +8,21 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from meshaware.cli.child import Ended, adopt_orphans, hold_signals, run_child, signal_name
 from meshaware.cli.exits import EX_CONFIG, EX_OK, CommandError
 from meshaware.cli.terminal import say
 from meshaware.durations import parse_duration
 
+if TYPE_CHECKING:
+    from meshaware.sidecar.parting import Outcome, QuitPolicy
+
 __all__ = ["add_arguments", "run"]
 
 _LONGEST = 86_400.0
 _SIGNALLED = 128
-_WHEN = ("always", "success", "never")
+_WHEN: tuple[QuitPolicy, ...] = ("always", "success", "never")
 
 _DESCRIPTION = """\
 Runs a command and does what the first process of a container has to: signals are passed on, zombies are
@@ -85,26 +88,23 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.fail("which command? Write it after --, as in: meshaware run -- python job.py")
     if not arguments.wait and not (arguments.timeout is None and arguments.fatal is None):
         arguments.fail("--timeout and --fatal go with --wait")
-    when = arguments.quit or os.environ.get("MESHAWARE_QUIT", "").strip().lower() or "never"
-    if when not in _WHEN:
-        say(f"meshaware run: MESHAWARE_QUIT={when[:60]!r} cannot be used; write one of {', '.join(_WHEN)}")
+    asked = arguments.quit or os.environ.get("MESHAWARE_QUIT", "").strip().lower() or "never"
+    when = next((policy for policy in _WHEN if policy == asked), None)
+    if when is None:
+        say(f"meshaware run: MESHAWARE_QUIT={asked[:60]!r} cannot be used; write one of {', '.join(_WHEN)}")
         return EX_CONFIG
     with _ended_by_signals():
         code = _wait(arguments.timeout, fatal=arguments.fatal) if arguments.wait else EX_OK
         # To the end: what comes while the sidecar is told to go must not replace the command's exit code.
         with hold_signals():
-            if code == EX_OK:
-                code = _run(command, arguments.drain)
-            elif code > _SIGNALLED:
-                return code
-            if when == "always" or (when == "success" and code == EX_OK):
-                from meshaware.cli.quit import let_go  # noqa: PLC0415 (it reads settings, and tells the sidecar)
-
-                let_go()
-    return code
+            ended = _run(command, arguments.drain) if code == EX_OK else Ended(code, None, frozenset())
+            # Who has ended the wait ends the pod.
+            if code <= _SIGNALLED and when != "never":
+                _let_go(when, ended)
+    return ended.code
 
 
-def _run(command: list[str], drain: float) -> int:
+def _run(command: list[str], drain: float) -> Ended:
     adopt_orphans()
     # One drain is enough: a mesh in the command does not add its own, unless somebody says so.
     environment = {"MESHAWARE_DRAIN": "0", **os.environ} if drain else os.environ
@@ -112,9 +112,23 @@ def _run(command: list[str], drain: float) -> int:
         ended = run_child(command, environment, drain=drain)
     except CommandError as error:
         say(f"meshaware run: {error}")
-        return error.code
-    _tell(command[0], ended)
-    return ended.code
+        return Ended(error.code, None, frozenset())
+    if ended.signal is not None and ended.signal not in ended.passed:
+        why = " (the memory limit of the container?)" if ended.signal == signal.SIGKILL else ""
+        say(f"meshaware run: {command[0]!r} was ended by {signal_name(ended.signal)}{why}")
+    return ended
+
+
+def _let_go(when: QuitPolicy, ended: Ended) -> None:
+    outcome: Outcome = "success"
+    if ended.code != EX_OK:
+        outcome = "terminated" if signal.SIGTERM in ended.passed else "failure"
+    if when == "success" and outcome == "terminated":
+        # The sidecar has its own SIGTERM, or the container is to be started again beside it.
+        return
+    from meshaware.cli.quit import let_go  # noqa: PLC0415 (it reads settings, and tells the sidecar)
+
+    let_go(when, outcome)
 
 
 def _wait(timeout: float | None, *, fatal: bool | None) -> int:
@@ -144,12 +158,6 @@ def _ended_by_signals() -> Generator[None]:
     finally:
         for number, handler in heard.items():
             signal.signal(number, handler)
-
-
-def _tell(program: str, ended: Ended) -> None:
-    if ended.signal is not None and not ended.asked:
-        why = " (the memory limit of the container?)" if ended.signal == signal.SIGKILL else ""
-        say(f"meshaware run: {program!r} was ended by {signal_name(ended.signal)}{why}")
 
 
 def _duration(text: str) -> float:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "Source", "admin_url", "find_routes"]
 
+_LOOK = 1.0
+
 
 class Asked(NamedTuple):
     """What the command line says about it; None where it says nothing."""
@@ -94,35 +96,37 @@ def admin_url(asked: Asked, settings: MeshSettings) -> str | None:
     Raises:
         CommandError: The sidecar was asked for, and this mesh's tells none.
     """
-    from meshaware.flavours import detect  # noqa: PLC0415 (for the sidecar only)
-    from meshaware.flavours.istio import ISTIO  # noqa: PLC0415
+    from time import monotonic  # noqa: PLC0415 (for the sidecar only)
+
+    from meshaware.flavours import USUAL  # noqa: PLC0415
+    from meshaware.sidecar.attempts import find_mesh, perform  # noqa: PLC0415
 
     given = asked.admin_url or settings.admin_url
     if given is not None:
         return given
-    workload = settings.workload
-    mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
+    mesh = perform(find_mesh(settings.detected, monotonic() + _LOOK))
     if mesh.flavour.has_routes:
         return mesh.flavour.admin_url
     if not asked.sidecar:
         return None
-    if mesh.flavour.name != "none":
+    if mesh.flavour.is_mesh:
         raise CommandError(
             f"--sidecar: the mesh is {mesh.flavour.title} ({mesh.reason}), and its proxy does not tell routes;"
             " give --manifests, or --admin-url of an Envoy",
             EX_CONFIG,
         )
-    return ISTIO.admin_url
+    return USUAL.admin_url
 
 
 def _sidecar(admin: str, asked: Asked, settings: MeshSettings) -> Source:
     from meshaware.budgets.once import read_sidecar  # noqa: PLC0415 (sockets for the sidecar only)
+    from meshaware.flavours import USUAL  # noqa: PLC0415
     from meshaware.sidecar.workload import load_workload  # noqa: PLC0415
 
     known = asked.namespace or settings.workload.namespace
 
     def namespace() -> str | None:
-        there = settings.model_copy(update={"mesh": "istio", "admin_url": admin})
+        there = settings.model_copy(update={"mesh": USUAL.name, "admin_url": admin})
         return known or load_workload(there).namespace
 
     try:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,6 +23,7 @@ from meshaware.flavours import Flavour
 from meshaware.settings.gate import GateSettings, read_gate_settings
 from meshaware.settings.readers import read_positive_seconds
 from meshaware.settings.sources.variables import unknown_variables
+from meshaware.settings.upstreams import parse_upstream
 from meshaware.sidecar.gate import Gate
 from meshaware.sidecar.waiting import News
 
@@ -38,8 +39,9 @@ exit codes:
   130   ended by SIGINT
   143   ended by SIGTERM
 
-Which mesh, where it answers, and how long: MESHAWARE_MESH, MESHAWARE_READY_URL, MESHAWARE_READY_TIMEOUT,
-MESHAWARE_READY_FATAL, and the pod's labels and annotations. Nothing is written where the sidecar is ready.
+Which mesh, where it answers, how long and for what: MESHAWARE_MESH, MESHAWARE_READY_URL, MESHAWARE_READY_TIMEOUT,
+MESHAWARE_READY_FATAL, MESHAWARE_WAIT_FOR, and the pod's labels and annotations. MESHAWARE_WAIT_DISABLED and
+LINKERD_AWAIT_DISABLED, with a reason as their value, switch it off. Nothing is written where the sidecar is ready.
 """
 
 
@@ -55,6 +57,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="at most so long, as 30s or 1m30s; default MESHAWARE_READY_TIMEOUT, or 1m",
     )
     parser.add_argument(
+        "--for",
+        dest="upstreams",
+        action="append",
+        default=[],
+        type=_upstream,
+        metavar="HOST:PORT",
+        help="until the sidecar has a route for this upstream, too; may be given several times",
+    )
+    parser.add_argument(
         "--fatal",
         action=BooleanOptionalAction,
         default=None,
@@ -64,10 +75,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Wait, and return the exit code."""
-    return wait_for_sidecar(arguments.timeout, fatal=arguments.fatal)
+    return wait_for_sidecar(arguments.timeout, fatal=arguments.fatal, upstreams=arguments.upstreams)
 
 
-def wait_for_sidecar(timeout: float | None = None, *, fatal: bool | None = None) -> int:
+def wait_for_sidecar(timeout: float | None = None, *, fatal: bool | None = None, upstreams: Iterable[str] = ()) -> int:
     """
     Wait until the sidecar takes calls, say on standard error what is worth saying, and return an exit code.
 
@@ -76,6 +87,8 @@ def wait_for_sidecar(timeout: float | None = None, *, fatal: bool | None = None)
     Args:
         timeout: Seconds at most; default `MESHAWARE_READY_TIMEOUT`.
         fatal: Whether it is an error when the time is up; default `MESHAWARE_READY_FATAL`.
+        upstreams: Wait until the sidecar has routes for these too, each `host:port`, beside those of
+            `MESHAWARE_WAIT_FOR`.
 
     Returns:
         0; `EX_UNAVAILABLE` (69) where the time was up; `EX_CONFIG` (78) where a setting cannot be used; 128 and the
@@ -86,7 +99,12 @@ def wait_for_sidecar(timeout: float | None = None, *, fatal: bool | None = None)
             for sentence in unknown_variables(os.environ):
                 _say(f"warning: {sentence}")
             settings = read_gate_settings(os.environ)
-            return _wait(settings, settings.ready_timeout if timeout is None else timeout, fatal=fatal)
+            settings = settings._replace(
+                wait_for=(*settings.wait_for, *upstreams),
+                ready_timeout=settings.ready_timeout if timeout is None else timeout,
+                ready_fatal=settings.ready_fatal if fatal is None else fatal,
+            )
+            return _wait(settings)
     except _Signalled as signalled:
         return 128 + signalled.number
     except SettingsError as error:
@@ -94,20 +112,25 @@ def wait_for_sidecar(timeout: float | None = None, *, fatal: bool | None = None)
         return EX_CONFIG
 
 
-def _wait(settings: GateSettings, timeout: float, *, fatal: bool | None) -> int:
+def _wait(settings: GateSettings) -> int:
     def tell(news: News, flavour: Flavour) -> None:
         reason, waited = news.state.reason, format_duration(news.state.waited)
+        routes = news.subject == "routes"
         if news.what == "begun":
-            _say(f"waiting for the sidecar ({flavour.title}), {format_duration(timeout)} at most: {reason}")
+            at_most = format_duration(settings.ready_timeout)
+            _say(f"waiting for the sidecar ({flavour.title}), {at_most} at most: {reason}")
         elif news.what == "opened" and news.state.attempts > 1:
-            _say(f"the sidecar ({flavour.title}) is ready after {waited}")
+            came = "has the routes waited for" if routes else "is ready"
+            _say(f"the sidecar ({flavour.title}) {came} after {waited}")
         elif news.what == "absent":
             _say(f"{reason}; going on without a mesh. MESHAWARE_MESH says it without asking")
+        elif news.what == "needless":
+            _say(f"not waiting for {'routes' if routes else 'the sidecar'}: {reason}")
 
-    fatal = settings.ready_fatal if fatal is None else fatal
     try:
-        Gate(settings, tell=tell).wait(timeout, fatal=True)
+        Gate(settings, tell=tell).wait(fatal=True)
     except SidecarNotReady as error:
+        fatal = settings.ready_fatal
         _say(f"{error}" if fatal else f"warning: {error}; going on without it")
         return EX_UNAVAILABLE if fatal else EX_OK
     return EX_OK
@@ -143,6 +166,13 @@ def _end(number: int, _: FrameType | None) -> None:
 def _seconds(text: str) -> float:
     try:
         return read_positive_seconds(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text[:60]!r} is none; write {error}") from None
+
+
+def _upstream(text: str) -> str:
+    try:
+        return str(parse_upstream(text))
     except ValueError as error:
         raise ArgumentTypeError(f"{text[:60]!r} is none; write {error}") from None
 

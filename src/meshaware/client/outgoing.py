@@ -17,7 +17,6 @@ from meshaware.client.options import OPTIONS, CallOptions
 from meshaware.client.refusal import was_refused
 from meshaware.deadline import current_deadline
 from meshaware.durations import format_duration
-from meshaware.flavours import detect
 from meshaware.propagation.context import attach, attach_trace
 from meshaware.propagation.hosts import HostPolicy
 from meshaware.propagation.outside import detach
@@ -61,8 +60,7 @@ class Outgoing:
         declared = declared_budget(settings.timeout, settings.attempts, settings.per_try_timeout)
         self._unrouted, self._unbounded = default_allowances(declared, self._buffer, self._policy)
         self._sidecar = _address(settings.outbound_proxy)
-        workload = settings.workload
-        mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
+        mesh = settings.detected
         self._one = mesh.flavour.one_trace_format
         self._captor = mesh.flavour.title if mesh.settled and mesh.flavour.container is not None else None
         self._allowances: dict[int, tuple[Budget, Allowance]] = {}

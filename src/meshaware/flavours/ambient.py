@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark
+from meshaware.flavours.flavour import Flavour, Mark, Sign
 
 __all__ = ["AMBIENT"]
 
@@ -18,4 +18,6 @@ AMBIENT = Flavour(
         # Only what was asked for, not what came of it; either way there is nothing in the pod to wait for.
         Mark("label", "istio.io/dataplane-mode", re.compile(r"^ambient$")),
     ),
+    # A sidecar listens on 15008 too, but never before it answers on the others.
+    proofs=((Sign(15008), Sign(15021, closed=True), Sign(15020, closed=True)),),
 )

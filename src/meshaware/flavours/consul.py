@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark, Quit, Refusal
+from meshaware.flavours.flavour import ENVOY_STATES, Flavour, Mark, Sign
+from meshaware.flavours.quit import Quit, Refusal
 
 __all__ = ["CONSUL"]
 
+_AS_SIDECAR = "consul.hashicorp.com/enable-consul-dataplane-as-sidecar"
 _INJECTED = re.compile(r"^injected$")
 
 CONSUL = Flavour(
@@ -31,11 +33,8 @@ CONSUL = Flavour(
         "it goes after its grace period, 30 seconds unless annotated otherwise",
         (Refusal(404, None, "consul-dataplane has another path: see sidecar-proxy-lifecycle-graceful-shutdown-path"),),
     ),
-    native_marks=(
-        Mark(
-            "annotation",
-            "consul.hashicorp.com/enable-consul-dataplane-as-sidecar",
-            re.compile(r"^(true|1|t|T|TRUE|True)$"),
-        ),
-    ),
+    native_marks=(Mark("annotation", _AS_SIDECAR, re.compile(r"^true$")),),
+    classic_marks=(Mark("annotation", _AS_SIDECAR, re.compile(r"^false$")),),
+    # Any Envoy may have its admin there; 20600 is consul-dataplane's. Whatever is asked of it, it might do.
+    proofs=((Sign(19000, "/ready", body=ENVOY_STATES), Sign(20600)),),
 )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from meshaware.flavours.flavour import Flavour
-from meshaware.flavours.istio import ISTIO
 from meshaware.flavours.none import NONE
-from meshaware.flavours.table import FLAVOURS
+from meshaware.flavours.table import FLAVOURS, USUAL
+from meshaware.flavours.unknown import UNKNOWN
 
 __all__ = ["Detected", "detect"]
 
@@ -18,14 +18,17 @@ class Detected(NamedTuple):
     A mesh and what speaks for it.
 
     Attributes:
-        flavour: The mesh.
+        flavour: The mesh; `unknown` where only a proxy that answers would tell.
         reason: What says so, for people.
-        settled: False for a mere candidate: only a proxy that answers would prove it, and there may be none.
+        settled: Whether the question is answered.
+        native: Whether the proxy is a native sidecar, which Kubernetes starts before the application and ends after
+            it; None where the pod's annotations do not tell.
     """
 
     flavour: Flavour
     reason: str
     settled: bool
+    native: bool | None = None
 
 
 def detect(
@@ -56,15 +59,17 @@ def detect(
         if setting not in FLAVOURS:
             known = ", ".join(["auto", *FLAVOURS])
             raise ValueError(f"mesh={setting[:64]!r} is no mesh that meshaware knows; write one of {known}")
-        return Detected(FLAVOURS[setting], f"mesh={setting} is set", settled=True)
+        flavour = FLAVOURS[setting]
+        return Detected(flavour, f"mesh={setting} is set", settled=True, native=flavour.native(labels, annotations))
     for flavour in FLAVOURS.values():
         for mark in flavour.marks:
             if mark.fits(labels, annotations):
-                return Detected(flavour, f"the pod has the {mark.kind} {mark.name}", settled=True)
+                native = flavour.native(labels, annotations)
+                return Detected(flavour, f"the pod has the {mark.kind} {mark.name}", settled=True, native=native)
     if proxy_declared:
-        return Detected(ISTIO, "the address of a proxy is set and no other mesh shows", settled=True)
+        return Detected(USUAL, "the address of a proxy is set and no other mesh shows", settled=True)
     if labels or annotations:
         return Detected(NONE, "the pod's labels and annotations name no mesh", settled=True)
     if in_kubernetes:
-        return Detected(ISTIO, "in Kubernetes, but the pod's labels and annotations are not known", settled=False)
+        return Detected(UNKNOWN, "in Kubernetes, but the pod's labels and annotations are not known", settled=False)
     return Detected(NONE, "not in Kubernetes, and no mesh is set", settled=True)

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-__all__ = ["Flavour", "Mark", "Quit", "Refusal"]
+from meshaware.flavours.quit import NO_SIDECAR, Quit
+
+__all__ = ["ENVOY_STATES", "NOBODY", "Flavour", "Heard", "Mark", "Sign"]
+
+ENVOY_STATES = re.compile(rb"^(LIVE|DRAINING|PRE_INITIALIZING|INITIALIZING)\n?$")
+"""What an Envoy answers to `/ready` at its admin."""
 
 
 class Mark(NamedTuple):
@@ -30,37 +35,56 @@ class Mark(NamedTuple):
         return found is not None and self.value.search(found) is not None
 
 
-class Refusal(NamedTuple):
+class Heard(NamedTuple):
     """
-    An answer of a proxy that does not go.
+    What came of a knock at a port of this host.
 
     Attributes:
-        status: The HTTP status.
-        body: The complete body, but for white space around it; None: whatever the body.
-        meaning: What it means, and what to do about it.
+        said: `refused`; `listening`, where nothing was asked; `answered`; `silent`, of one that accepts and does not
+            answer; or what was wrong with the answer.
+        status: The HTTP status, of an answer.
+        body: Its body.
     """
 
-    status: int
-    body: bytes | None
-    meaning: str
+    said: str
+    status: int = 0
+    body: bytes = b""
 
 
-class Quit(NamedTuple):
+NOBODY = Heard("refused")
+"""Nobody listens."""
+
+
+class Sign(NamedTuple):
     """
-    How the proxy of a job is let go, so that the pod can end.
+    What is heard at a port of this host where a mesh's proxy runs; it is one sign of several that prove it together.
 
     Attributes:
-        url: Where it takes a POST that makes it go; None: nothing is to be said to it.
-        note: What comes after that; without a URL, why there is nothing to say.
-        refusals: What its other answers mean; the first that fits counts.
+        port: The port.
+        path: What to ask for; None: nothing is asked, it is enough to connect.
+        statuses: Which HTTP statuses count.
+        body: What the body must be.
+        silent: Whether one who accepts and does not answer counts too: a proxy without CPU, where no other program
+            would listen.
+        closed: Whether it is the sign that nobody listens.
     """
 
-    url: str | None
-    note: str
-    refusals: tuple[Refusal, ...] = ()
+    port: int
+    path: str | None = None
+    statuses: tuple[int, ...] = (200, 503)
+    body: re.Pattern[bytes] = re.compile(b"")
+    silent: bool = False
+    closed: bool = False
 
-
-_NOBODY = Quit(None, "there is no sidecar in the pod")
+    def fits(self, heard: Heard) -> bool:
+        """Whether this is what was heard."""
+        if self.closed:
+            return heard.said == "refused"
+        if self.path is None:
+            return heard.said != "refused"
+        if heard.said == "silent":
+            return self.silent
+        return heard.said == "answered" and heard.status in self.statuses and self.body.search(heard.body) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +99,17 @@ class Flavour:
         ready_fallback_url: Asked where nothing listens at `ready_url`, or None.
         admin_url: Envoy's admin, without a path; None if the proxy is no Envoy or keeps its admin to itself.
         has_routes: Whether that admin's `/config_dump` tells the routes of outbound calls.
+        tells_hosts: Whether these routes go by the names that callers use, so that it can be told which hosts it knows.
         one_trace_format: Whether the proxy advances one format of trace headers and leaves the others stale.
         container: The proxy's container in the pod, for messages; None where the pod has none.
         marks: What shows that a pod is in this mesh; one is enough.
+        native_marks: What shows that Kubernetes started the proxy before the application and ends it afterwards.
+        classic_marks: What shows that it is a container beside the application's.
+        proofs: What shows on this host's ports that the proxy is there: one set of signs is enough, all of it.
         peer_header: The header in which the proxy says who called, and which it takes away where it cannot say;
             None where a request may reach the application with whatever the caller put there.
         quit: How it is let go when a job is over.
-        native_marks: What shows that the kubelet runs the proxy as a native sidecar, and ends it itself after the
-            application; one is enough.
+        drain: Seconds from SIGTERM to the stop of a service, in which its callers' proxies learn that it goes.
     """
 
     name: str
@@ -91,18 +118,40 @@ class Flavour:
     ready_fallback_url: str | None = None
     admin_url: str | None = None
     has_routes: bool = False
+    tells_hosts: bool = False
     one_trace_format: bool = False
     container: str | None = None
     marks: tuple[Mark, ...] = ()
-    peer_header: str | None = None
-    quit: Quit = _NOBODY
     native_marks: tuple[Mark, ...] = ()
+    classic_marks: tuple[Mark, ...] = ()
+    proofs: tuple[tuple[Sign, ...], ...] = ()
+    peer_header: str | None = None
+    quit: Quit = NO_SIDECAR
+    # Istio kills a classic sidecar 5 s after SIGTERM; work in hand and telemetry, 2 s at most, come after the drain.
+    drain: float = 2.0
+
+    def native(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool | None:
+        """Whether the proxy is a native sidecar, by the pod's labels and annotations; None where they do not tell."""
+        if any(mark.fits(labels, annotations) for mark in self.native_marks):
+            return True
+        return False if any(mark.fits(labels, annotations) for mark in self.classic_marks) else None
+
+    def is_native(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
+        """Whether the pod says that the proxy is a native sidecar, which the kubelet ends by itself."""
+        return self.native(labels, annotations) is True
+
+    def proved(self, heard: Mapping[int, Heard]) -> tuple[Sign, ...]:
+        """The set of signs that was heard, by port; empty if none was complete."""
+        return next(
+            (signs for signs in self.proofs if all(sign.fits(heard.get(sign.port, NOBODY)) for sign in signs)), ()
+        )
+
+    @property
+    def is_mesh(self) -> bool:
+        """Whether it is one: `none` and `unknown` are not."""
+        return bool(self.marks)
 
     @property
     def gates(self) -> bool:
         """Whether there is anything to wait for before the first call."""
         return self.ready_url is not None
-
-    def is_native(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
-        """Whether these labels and annotations of a pod say that the kubelet ends the proxy itself."""
-        return any(mark.fits(labels, annotations) for mark in self.native_marks)

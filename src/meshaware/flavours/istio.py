@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark, Quit, Refusal
+from meshaware.flavours.flavour import Flavour, Mark, Sign
+from meshaware.flavours.quit import Quit, Refusal
 
 __all__ = ["ISTIO"]
+
+_STATUS = "sidecar.istio.io/status"
 
 ISTIO = Flavour(
     name="istio",
@@ -17,12 +20,13 @@ ISTIO = Flavour(
     ready_fallback_url="http://localhost:15020/healthz/ready",
     admin_url="http://localhost:15000",
     has_routes=True,
+    tells_hosts=True,
     container="istio-proxy",
     # APPEND_FORWARD by default: what came is kept over mTLS and removed otherwise; the own element is the last.
     peer_header="x-forwarded-client-cert",
     marks=(
         # Every template writes it; the one for gRPC without any proxy (`grpc-simple`) lists no istio-proxy.
-        Mark("annotation", "sidecar.istio.io/status", re.compile(r'"istio-proxy"')),
+        Mark("annotation", _STATUS, re.compile(r'"istio-proxy"')),
         Mark("label", "security.istio.io/tlsMode", re.compile(r"^istio$")),
     ),
     # The agent, not Envoy's own `/quitquitquit`: the agent would log that its Envoy has gone.
@@ -34,7 +38,11 @@ ISTIO = Flavour(
             Refusal(405, None, "it takes no POST; is it Istio's agent that listens there?"),
         ),
     ),
-    native_marks=(
-        Mark("annotation", "sidecar.istio.io/status", re.compile(r'"initContainers":\s*\[[^]]*"istio-proxy"')),
+    native_marks=(Mark("annotation", _STATUS, re.compile(r'"initContainers"\s*:\s*\[[^\]]*"istio-proxy"')),),
+    classic_marks=(Mark("annotation", _STATUS, re.compile(r'"containers"\s*:\s*\[[^\]]*"istio-proxy"')),),
+    proofs=(
+        (Sign(15021, "/healthz/ready", silent=True),),
+        # The agent is there first, and says 503 with an empty body; an application on this port says something.
+        (Sign(15020, "/healthz/ready", body=re.compile(rb"^$"), silent=True),),
     ),
 )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark, Quit
+from meshaware.flavours.flavour import ENVOY_STATES, Flavour, Mark, Sign
+from meshaware.flavours.quit import Quit
 
 __all__ = ["KUMA"]
+
+# kuma-dp's own words, or Envoy's where it passes the question on.
+_READY = re.compile(rb"^(READY|NOT_READY|TERMINATING|LIVE|DRAINING|PRE_INITIALIZING|INITIALIZING)\n?$")
 
 # Since 2.14 Envoy's admin is a Unix socket inside the sidecar, so an application cannot read routes there.
 KUMA = Flavour(
@@ -23,4 +27,9 @@ KUMA = Flavour(
         Mark("label", "kuma.io/mesh", re.compile(r".")),
     ),
     quit=Quit(None, "its control plane lets the sidecar go once the other containers have ended"),
+    proofs=(
+        (Sign(9902, "/ready", body=_READY, silent=True),),
+        # 9901 is where any Envoy's admin is by custom; beside Kuma's, inbound connections are caught.
+        (Sign(9901, "/ready", body=ENVOY_STATES), Sign(15006)),
+    ),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from meshaware.flavours.flavour import Flavour, Mark, Quit, Refusal
+from meshaware.flavours.flavour import Flavour, Mark, Sign
+from meshaware.flavours.quit import Quit, Refusal
 
 __all__ = ["LINKERD"]
 
@@ -23,6 +24,7 @@ LINKERD = Flavour(
         # `linkerd.io/inject` is only the wish, and is often the namespace's.
         Mark("annotation", "linkerd.io/proxy-version", re.compile(r".")),
     ),
+    # Only where the pod itself says so: since 2.20 it is the default, and then nothing in the pod tells.
     quit=Quit(
         "http://localhost:4191/shutdown",
         "it drains, for 2 minutes at most unless config.linkerd.io/shutdown-grace-period says otherwise",
@@ -39,10 +41,10 @@ LINKERD = Flavour(
             Refusal(500, None, "it has nobody left to tell: it is going already, or its shutdown is broken"),
         ),
     ),
-    # Since 2.20 it may be one without the annotation, by default of the installation; then nobody tells.
-    native_marks=(
-        Mark("annotation", "config.linkerd.io/proxy-enable-native-sidecar", re.compile(r"^(true|enabled)$")),
-        Mark("annotation", "config.alpha.linkerd.io/proxy-enable-native-sidecar", re.compile(r"^(true|enabled)$")),
-        Mark("annotation", "config.beta.linkerd.io/proxy-enable-native-sidecar", re.compile(r"^(true|enabled)$")),
+    native_marks=tuple(
+        Mark("annotation", f"config.{stage}linkerd.io/proxy-enable-native-sidecar", re.compile(r"^true$"))
+        for stage in ("", "beta.", "alpha.")
     ),
+    classic_marks=(Mark("annotation", "config.linkerd.io/proxy-enable-native-sidecar", re.compile(r"^false$")),),
+    proofs=((Sign(4191, "/live", statuses=(200,), body=re.compile(rb"^live\n?$"), silent=True),),),
 )

@@ -6,4 +6,4 @@ from meshaware.flavours.flavour import Flavour
 
 __all__ = ["NONE"]
 
-NONE = Flavour(name="none", title="no mesh")
+NONE = Flavour(name="none", title="no mesh", drain=0.0)

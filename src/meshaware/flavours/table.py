@@ -13,9 +13,12 @@ from meshaware.flavours.kuma import KUMA
 from meshaware.flavours.linkerd import LINKERD
 from meshaware.flavours.none import NONE
 
-__all__ = ["FLAVOURS"]
+__all__ = ["FLAVOURS", "USUAL"]
 
 # In the order in which a pod's metadata is read: ambient does not capture a pod that has a sidecar.
 FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
     {flavour.name: flavour for flavour in (ISTIO, LINKERD, CONSUL, KUMA, AMBIENT, NONE)}
 )
+
+USUAL = ISTIO
+"""What a proxy is taken for where nothing tells whose it is."""

@@ -7,7 +7,10 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["LoopbackUrl", "parse_loopback"]
+__all__ = ["LOCALHOST", "LoopbackUrl", "parse_loopback"]
+
+LOCALHOST = ("127.0.0.1", "::1")
+"""What `localhost` stands for, in the order to try it."""
 
 _MAX_LENGTH = 2048
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -45,7 +48,7 @@ def parse_loopback(url: str) -> LoopbackUrl:
         parts = urlsplit(url)
         port = parts.port
         host = parts.hostname or ""
-        addresses = ("127.0.0.1", "::1") if host == "localhost" else (str(_loopback(host)),)
+        addresses = LOCALHOST if host == "localhost" else (str(_loopback(host)),)
     except ValueError:
         raise ValueError(accepted) from None
     if parts.scheme != "http" or "@" in parts.netloc or "#" in url or port == 0:

@@ -24,6 +24,8 @@ from meshaware.settings.readers import (
     read_loopback_origin,
     read_loopback_url,
     read_seconds,
+    read_upstreams,
+    read_why_not,
 )
 
 __all__ = ["GateSettings", "read_gate_settings"]
@@ -35,6 +37,8 @@ _READERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "ready_url": read_loopback_url,
         "ready_timeout": read_seconds,
         "ready_fatal": read_flag,
+        "wait_for": read_upstreams,
+        "wait_disabled": read_why_not,
         "in_kubernetes": read_flag,
         "workload.labels": read_pairs,
         "workload.annotations": read_pairs,
@@ -51,6 +55,8 @@ class GateSettings(NamedTuple):
     ready_url: str | None = None
     ready_timeout: float = 60.0
     ready_fatal: bool = True
+    wait_for: tuple[str, ...] = ()
+    wait_disabled: str | None = None
     in_kubernetes: bool = False
     labels: Mapping[str, str] = _NO_PAIRS
     annotations: Mapping[str, str] = _NO_PAIRS

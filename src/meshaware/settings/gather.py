@@ -8,6 +8,7 @@ from meshaware.settings.found import Findings, Found, first_wins
 from meshaware.settings.sources.arguments import find_arguments
 from meshaware.settings.sources.derived import find_derived
 from meshaware.settings.sources.kubernetes import find_kubernetes
+from meshaware.settings.sources.linkerd import find_linkerd
 from meshaware.settings.sources.podinfo import find_podinfo
 from meshaware.settings.sources.resource_attributes import find_resource_attributes
 from meshaware.settings.sources.variables import find_conventional, find_own
@@ -30,7 +31,9 @@ def gather(arguments: Mapping[str, object], environ: Mapping[str, str]) -> dict[
             find_resource_attributes(environ),
         )
     )
-    return complete(first_wins((said, find_podinfo(said.get("podinfo")), find_kubernetes(environ))))
+    return complete(
+        first_wins((said, find_podinfo(said.get("podinfo")), find_kubernetes(environ), find_linkerd(environ)))
+    )
 
 
 def complete(known: Findings) -> dict[str, Found]:

@@ -33,6 +33,8 @@ from meshaware.settings.readers import (
     read_sampling,
     read_seconds,
     read_text,
+    read_upstreams,
+    read_why_not,
     unpath,
 )
 from meshaware.settings.sources.variables import unknown_variables
@@ -115,6 +117,8 @@ class MeshSettings(BaseSettings):
         podinfo: Directory of the downward-API files; `None`: `/etc/podinfo`, `/etc/istio/pod`.
         ready_timeout: How long to wait for the proxy.
         ready_fatal: Whether a proxy that is not ready in time is an error.
+        wait_for: Upstreams (`inventory:8080`) whose routes the proxy has to know as well.
+        wait_disabled: A reason not to wait for the proxy at all; `None`: none.
         livez_path: Path of the liveness endpoint.
         readyz_path: Path of the readiness endpoint.
         drain: How long to go on serving after SIGTERM, in seconds or as a duration; `None`: by mesh, 0 without one.
@@ -153,6 +157,8 @@ class MeshSettings(BaseSettings):
     podinfo: Annotated[str | None, _read_or_none(lambda value: read_text(unpath(value)))] = None
     ready_timeout: Annotated[float, _read(read_seconds)] = 60.0
     ready_fatal: Annotated[bool, _read(read_flag)] = True
+    wait_for: Annotated[tuple[str, ...], _read(read_upstreams)] = ()
+    wait_disabled: Annotated[str | None, _read_or_none(read_why_not)] = None
     livez_path: Annotated[str, _read(read_path)] = "/livez"
     readyz_path: Annotated[str, _read(read_path)] = "/readyz"
     drain: Annotated[float | None, _read_or_none(read_seconds)] = None
@@ -186,6 +192,8 @@ class MeshSettings(BaseSettings):
         podinfo: str | os.PathLike[str] | None = _UNSET,
         ready_timeout: float | str = _UNSET,
         ready_fatal: bool = _UNSET,
+        wait_for: str | Iterable[str] = _UNSET,
+        wait_disabled: str | None = _UNSET,
         livez_path: str = _UNSET,
         readyz_path: str = _UNSET,
         drain: float | str | None = _UNSET,
@@ -241,6 +249,8 @@ class MeshSettings(BaseSettings):
             ready_url=self.ready_url,
             ready_timeout=self.ready_timeout,
             ready_fatal=self.ready_fatal,
+            wait_for=self.wait_for,
+            wait_disabled=self.wait_disabled,
             in_kubernetes=self.in_kubernetes,
             labels=self.workload.labels,
             annotations=self.workload.annotations,

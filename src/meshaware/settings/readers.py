@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from meshaware.durations import parse_duration
 from meshaware.settings.addresses import parse_loopback
 from meshaware.settings.problems import nearest
+from meshaware.settings.upstreams import parse_upstream
 
 __all__ = [
     "read_choice",
@@ -33,6 +34,8 @@ __all__ = [
     "read_sampling",
     "read_seconds",
     "read_text",
+    "read_upstreams",
+    "read_why_not",
     "unpath",
 ]
 
@@ -112,6 +115,22 @@ def read_text(value: object) -> str:
     if not text or len(text) > _MAX_TEXT or not text.isprintable():
         raise ValueError(f"printable text on one line, at most {_MAX_TEXT} characters")
     return text
+
+
+def read_why_not(value: object) -> str | None:
+    """Why something is switched off: any text; `False` and the words for it: it is not, which is None."""
+    if value is False or (isinstance(value, str) and value.strip().lower() in _FALSE):
+        return None
+    return "true" if value is True else read_text(value)
+
+
+def read_upstreams(value: object) -> tuple[str, ...]:
+    """Hosts with their ports."""
+    accepted = "upstreams as host:port, such as inventory:8080, comma-separated"
+    try:
+        return tuple(str(parse_upstream(item)) for item in _items(value, accepted))
+    except ValueError:
+        raise ValueError(accepted) from None
 
 
 def read_routes(value: object) -> tuple[str, ...]:

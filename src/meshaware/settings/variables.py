@@ -58,6 +58,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("podinfo", "directory of the downward-API files; unset: the usual places"),
     Variable("ready_timeout", "how long to wait for the proxy"),
     Variable("ready_fatal", "whether a proxy that is not ready in time is an error"),
+    Variable("wait_for", "upstreams whose routes the proxy has to know as well, as `host:port`"),
+    Variable("wait_disabled", "a reason not to wait for the proxy at all; also `LINKERD_AWAIT_DISABLED`"),
     Variable("livez_path", "path of the liveness endpoint"),
     Variable("readyz_path", "path of the readiness endpoint"),
     Variable("drain", "how long to go on serving after SIGTERM; unset: by mesh"),

@@ -13,13 +13,11 @@ from typing import Literal, NamedTuple
 
 from meshaware.durations import format_duration
 from meshaware.flavours import Detected, Flavour
-from meshaware.flavours.none import NONE
 from meshaware.sidecar.schedule import ATTEMPT, GRACE, look, step
 
-__all__ = ["Answer", "GateState", "News", "Turn", "Waiter", "WaitingRoom"]
+__all__ = ["Answer", "GateState", "News", "Subject", "Turn", "Waiter", "WaitingRoom"]
 
-# What a proxy says that starts; anything else at its port, a 404 for one, does not prove that there is one.
-_SIGNS = ("ready", "503", "silent")
+Subject = Literal["proxy", "routes"]
 
 
 class GateState(NamedTuple):
@@ -31,7 +29,7 @@ class GateState(NamedTuple):
         reason: What answered last, or why there is nothing to wait for.
         waited: Seconds.
         attempts: How often the proxy was asked.
-        flavour: The mesh; `none` where there turned out to be no sidecar.
+        flavour: The mesh; `unknown` for as long as nothing tells.
     """
 
     status: Literal["waiting", "open", "failed"]
@@ -60,10 +58,19 @@ class Turn(NamedTuple):
 
 
 class News(NamedTuple):
-    """Something to tell others; the room itself would do so under its lock."""
+    """
+    Something to tell others; the room itself would do so under its lock.
 
-    what: Literal["begun", "opened", "absent", "failed"]
+    Attributes:
+        what: `begun`, `opened` or `failed`, of a wait; `absent`, where no proxy showed itself in time; `found`, where
+            one did later; `needless`, where something was not waited for that somebody may think was.
+        state: What is known then.
+        subject: What is waited for: the proxy, or routes of its.
+    """
+
+    what: Literal["begun", "opened", "absent", "failed", "found", "needless"]
     state: GateState
+    subject: Subject = "proxy"
 
 
 class Waiter:
@@ -83,18 +90,20 @@ class WaitingRoom:
     Every `now` is of one monotonic clock, in seconds.
 
     Args:
-        detected: The mesh. If it is not settled, a proxy that nothing is heard of is taken not to exist after
-            `GRACE` seconds, or when the time of one who waits is up.
-        urls: Where readiness answers; none opens the gate from the start.
+        detected: The mesh. If it is not settled, a proxy of which nothing is heard is waited for no longer than
+            `GRACE` seconds, or the time of one who waits.
+        needless: Why there is nothing to wait for; the gate is open from the start then.
+        subject: What is waited for.
     """
 
-    def __init__(self, detected: Detected, urls: tuple[str, ...]) -> None:
+    def __init__(self, detected: Detected, needless: str | None = None, subject: Subject = "proxy") -> None:
         self.flavour: Flavour = detected.flavour
         self._settled = detected.settled
+        self._subject: Subject = subject
         self._lock = Lock()
-        self._open = not urls
+        self._open = needless is not None
         self._failed = False
-        self._reason = f"not asked yet: {detected.reason}" if urls else detected.reason
+        self._reason = f"not asked yet: {detected.reason}" if needless is None else needless
         self._attempts = 0
         self._began = self._ended = 0.0
         self._waiters: set[Waiter] = set()
@@ -107,6 +116,22 @@ class WaitingRoom:
     def is_open(self) -> bool:
         """Whether nobody has to wait any more."""
         return self._open
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known which mesh this is."""
+        return self._settled
+
+    def find(self, detected: Detected, now: float, *, needless: bool) -> None:
+        """Take in which mesh this is, and whether that leaves nothing to wait for."""
+        with self._lock:
+            if self._settled:
+                return
+            self.flavour, self._settled, self._reason = detected.flavour, True, detected.reason
+            if self._open:
+                self._tell("found", now)
+            elif needless:
+                self._open_now(now, "opened")
 
     def state(self, now: float) -> GateState:
         """What is known at this moment."""
@@ -137,7 +162,8 @@ class WaitingRoom:
         """What the waiter has to do next; None: nothing more, the gate is open or its time is up."""
         with self._lock:
             up = now >= waiter.until
-            if not self._settled and self._attempts and (up or now - self._began >= GRACE):
+            nobody = not self._settled and not self._open and self._attempts
+            if nobody and (up or now - self._began >= GRACE):
                 self._give_up_looking(now)
             if self._open or up:
                 return None
@@ -165,7 +191,6 @@ class WaitingRoom:
             # The last attempt may have had no time for an answer; what was said before is then worth more.
             if self._attempts == 1 or answer.said != "silent" or waiter.listened >= ATTEMPT:
                 self._reason = f"{answer.url}: {answer.said}"
-                self._settled = self._settled or answer.said in _SIGNS
             if answer.said == "ready":
                 self._open_now(now, "opened")
             elif self._settled and not self._announced:
@@ -201,8 +226,6 @@ class WaitingRoom:
     def _give_up_looking(self, now: float) -> None:
         waited = format_duration(max(0.0, now - self._began))
         self._reason = f"no sidecar: {self._reason}, {self._attempts} times in {waited}"
-        self.flavour = NONE
-        self._settled = True
         self._open_now(now, "absent")
 
     def _open_now(self, now: float, what: Literal["opened", "absent"]) -> None:
@@ -210,5 +233,5 @@ class WaitingRoom:
         self._ended = now
         self._tell(what, now)
 
-    def _tell(self, what: Literal["begun", "opened", "absent", "failed"], now: float) -> None:
-        self._news.append(News(what, self._state(now)))
+    def _tell(self, what: Literal["begun", "opened", "absent", "failed", "found"], now: float) -> None:
+        self._news.append(News(what, self._state(now), self._subject))

@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from meshaware.errors import SidecarUnavailable
-from meshaware.flavours import detect
+from meshaware.flavours import Detected, Flavour
 from meshaware.identity import SpiffeId
 from meshaware.settings import MeshSettings, Workload
 from meshaware.settings.facts import read_address, read_containers, read_namespace, read_pairs, read_service_account
 from meshaware.settings.found import Found
 from meshaware.settings.readers import read_text
 from meshaware.sidecar.admin import AdminReply, async_fetch, fetch
+from meshaware.sidecar.async_attempts import async_perform
+from meshaware.sidecar.attempts import find_mesh, perform
 
 __all__ = ["async_load_workload", "load_workload"]
 
@@ -35,14 +37,15 @@ _MAX_LABEL = 256
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def load_workload(settings: MeshSettings, *, timeout: float = 2.0) -> Workload:
+def load_workload(settings: MeshSettings, *, timeout: float = 2.0, flavour: Flavour | None = None) -> Workload:
     """
     Return what the settings know of this pod and what its sidecar adds; never raises for a bad sidecar.
 
     What is declared (arguments, variables, files) wins over what the sidecar says, and that wins over what
     was computed. `origins` of the result names the source of each fact, for instance
     `sidecar /server_info node.metadata.WORKLOAD_NAME`; `settings.with_workload(...)` puts it into settings.
-    Where the mesh has no Envoy beside the application, nothing is asked. A sidecar that should be there but
+    Where the mesh has no Envoy beside the application, nothing is asked; where nothing tells which mesh this is, the
+    ports of all are looked at first. A sidecar that should be there but
     gives no usable answer costs one warning in the log.
 
     The sidecar must be up: wait for the gate first.
@@ -50,11 +53,13 @@ def load_workload(settings: MeshSettings, *, timeout: float = 2.0) -> Workload:
     Args:
         settings: Says which mesh, where its admin answers, and what is known already.
         timeout: Seconds for everything together; more than 0.
+        flavour: The mesh, where it is known better than by the settings, such as `gate.flavour`.
 
     Source: Envoy's `/server_info` and `/certs`; Istio's node metadata (`pkg/model/proxy.go`).
     """
     inquiry = _Inquiry(settings, timeout)
     try:
+        inquiry.know(perform(find_mesh(_detected(settings, flavour), time.monotonic() + inquiry.left())))
         for path in inquiry.paths:
             inquiry.take(path, fetch(inquiry.base + path, timeout=inquiry.left(), max_bytes=_MAX_BYTES))
     except SidecarUnavailable as error:
@@ -62,16 +67,27 @@ def load_workload(settings: MeshSettings, *, timeout: float = 2.0) -> Workload:
     return inquiry.result()
 
 
-async def async_load_workload(settings: MeshSettings, *, timeout: float = 2.0) -> Workload:  # noqa: ASYNC109
+async def async_load_workload(
+    settings: MeshSettings,
+    *,
+    timeout: float = 2.0,  # noqa: ASYNC109
+    flavour: Flavour | None = None,
+) -> Workload:
     """The same as `load_workload`, on asyncio and trio."""
     inquiry = _Inquiry(settings, timeout)
     try:
+        found = find_mesh(_detected(settings, flavour), time.monotonic() + inquiry.left())
+        inquiry.know(await async_perform(found))
         for path in inquiry.paths:
             reply = await async_fetch(inquiry.base + path, timeout=inquiry.left(), max_bytes=_MAX_BYTES)
             inquiry.take(path, reply)
     except SidecarUnavailable as error:
         inquiry.report(error)
     return inquiry.result()
+
+
+def _detected(settings: MeshSettings, flavour: Flavour | None) -> Detected:
+    return settings.detected if flavour is None else Detected(flavour, "the gate says so", settled=True)
 
 
 class _Inquiry:
@@ -81,15 +97,12 @@ class _Inquiry:
         self._known = settings.workload
         self._facts: dict[str, Found] = {}
         self._deadline = time.monotonic() + timeout
-        detected = detect(
-            settings.mesh,
-            self._known.labels,
-            self._known.annotations,
-            settings.in_kubernetes,
-            proxy_declared=settings.admin_url is not None or settings.ready_url is not None,
-        )
-        self._expected = detected.settled
-        self.base = settings.admin_url or detected.flavour.admin_url or ""
+        self._declared = settings.admin_url
+        self.base = ""
+
+    def know(self, detected: Detected) -> None:
+        """Take in which mesh this is."""
+        self.base = self._declared or detected.flavour.admin_url or ""
 
     @property
     def paths(self) -> Iterator[str]:
@@ -114,9 +127,7 @@ class _Inquiry:
             self._facts = _from_certs(document, self._known.with_facts(self._facts)) | self._facts
 
     def report(self, error: SidecarUnavailable) -> None:
-        # A pod whose labels nobody knows may well have no sidecar: that nothing listens is then no news.
-        level = logging.WARNING if self._expected or error.cause != "refused" else logging.DEBUG
-        _LOG.log(level, "the sidecar says no more about this pod: %s; going on with what is known", error)
+        _LOG.warning("the sidecar says no more about this pod: %s; going on with what is known", error)
 
     def result(self) -> Workload:
         return self._known.with_facts(self._facts) if self._facts else self._known

@@ -14,8 +14,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from meshaware.flavours import FLAVOURS, detect
-
 if TYPE_CHECKING:
     from meshaware.settings import MeshSettings, Workload
 
@@ -37,8 +35,8 @@ def mesh_name(settings: MeshSettings, workload: Workload) -> str | None:
         settings: What was said of the mesh.
         workload: Whose labels and annotations show the mesh; it may know more than the settings do.
     """
-    detected = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
-    return detected.flavour.name if detected.settled and detected.flavour is not FLAVOURS["none"] else None
+    detected = settings.with_workload(workload).detected
+    return detected.flavour.name if detected.flavour.is_mesh else None
 
 
 def resource_attributes(

@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 from opentelemetry import _logs, trace
 from opentelemetry.metrics import MeterProvider
 
-from meshaware.flavours import detect
 from meshaware.instrumentation import on_call, on_client
 from meshaware.telemetry.annotate import annotate_span, span_recorded
 from meshaware.telemetry.clients import instrument_client, instrument_httpx
@@ -246,9 +245,7 @@ def _start(telemetry: Telemetry, *, formats: bool, sampling: str = "") -> Teleme
 
 
 def _one_format(settings: MeshSettings) -> bool:
-    workload = settings.workload
-    mesh = detect(settings.mesh, workload.labels, workload.annotations, settings.in_kubernetes)
-    return mesh.flavour.one_trace_format
+    return settings.detected.flavour.one_trace_format
 
 
 def _settings(settings: MeshSettings | None) -> MeshSettings:

@@ -219,6 +219,27 @@ class LocalMesh:
                 publish(self._members, self._manifests)
                 raise
 
+    def withdraw(self, service: LocalService) -> None:
+        """
+        Take a workload out of its service, as Kubernetes does with a pod that is being deleted.
+
+        Every other sidecar has heard of it when this returns. In a cluster that takes a while, and SIGTERM comes first:
+        a test of a restart calls this later than it sends the signal.
+
+        Raises:
+            LocalMeshError: An Envoy refused it, or ended.
+        """
+        self._withdrawn(service, withdrawn=True)
+
+    def restore(self, service: LocalService) -> None:
+        """
+        Put a workload back that was withdrawn, as Kubernetes does with a pod that is ready.
+
+        Raises:
+            LocalMeshError: As for `withdraw`.
+        """
+        self._withdrawn(service, withdrawn=False)
+
     def start(self) -> None:
         """
         Start every sidecar that was added with `start=True`, all at the same time; `with` does it.
@@ -259,6 +280,14 @@ class LocalMesh:
             for member in self._members:
                 cleaning.callback(member.service.close)
                 cleaning.callback(member.service.stop_serving)
+
+    def _withdrawn(self, service: LocalService, *, withdrawn: bool) -> None:
+        with self._lock:
+            self._members = [
+                member._replace(withdrawn=withdrawn) if member.service is service else member
+                for member in self._members
+            ]
+            publish(self._members, self._manifests)
 
     def _check_port(self, name: str, namespace: str, port: int) -> None:
         for other in self._members:

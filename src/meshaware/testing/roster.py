@@ -30,6 +30,7 @@ class Member(NamedTuple):
         pod: Who it is.
         port: The port of its service.
         endpoint: Where others reach it; None where there is no application.
+        withdrawn: Whether the others have been told that it goes.
         place: Where it is; its ports are to be released at the end.
         start: Whether the mesh starts its sidecar.
     """
@@ -40,6 +41,7 @@ class Member(NamedTuple):
     endpoint: Endpoint | None
     place: Place
     start: bool
+    withdrawn: bool = False
 
 
 def addresses(members: Sequence[Member]) -> list[Named]:
@@ -91,19 +93,18 @@ def _with_old(sidecar: Sidecar, fresh: _Items) -> _Items:
 
 def _view(member: Member, members: Sequence[Member]) -> View:
     pod = member.pod
-    groups: dict[tuple[str, str], list[tuple[int, Endpoint]]] = {}
+    groups: dict[tuple[str, str], list[Member]] = {}
     for other in members:
         if other.endpoint is not None:
-            key = (other.pod.service, other.pod.namespace)
-            groups.setdefault(key, []).append((other.port, other.endpoint))
+            groups.setdefault((other.pod.service, other.pod.namespace), []).append(other)
     known = {(each.service, each.namespace): each.address for each in addresses(members)}
     services = [
         ServiceView(
             name=name,
             namespace=namespace,
             host=full_name(name, namespace, pod.cluster_domain),
-            port=group[0][0],
-            endpoints=[endpoint for _, endpoint in group],
+            port=group[0].port,
+            endpoints=[each.endpoint for each in group if each.endpoint is not None and not each.withdrawn],
             address=known[name, namespace] if member.pod.redirected else None,
         )
         for (name, namespace), group in groups.items()

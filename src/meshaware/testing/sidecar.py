@@ -192,7 +192,8 @@ class Sidecar:
 
         An entry has `direction` (`outbound` or `inbound`), `method`, `authority`, `path`, `status`, `flags`
         (Envoy's, such as `UT`), `details`, `route`, `cluster`, `destination` (the address that was connected to),
-        `attempts`, `milliseconds`, `request_id` and `traceparent`. Envoy writes it when the request is over, and up to 50 ms later.
+        `attempts`, `milliseconds`, `request_id` and `traceparent`. Envoy writes it when the request is over, and up to
+        50 ms later.
         """
         text = _read(self._plan.directory / "access.log")
         # The last line may be half written.
@@ -258,8 +259,9 @@ _OPTIONS = (
     "50",
     # max_grpc_timeout, which Istio sets on every route.
     "--skip-deprecated-logs",
+    # Istio's drainDuration: so long a listener that drains takes new connections.
     "--drain-time-s",
-    "1",
+    "45",
 )
 
 

@@ -6,6 +6,7 @@ Where settings come from: one place a file, each with a function that returns wh
     resource_attributes   OTEL_RESOURCE_ATTRIBUTES
     podinfo               the app's own downward-API files
     kubernetes            what Kubernetes gives every pod: the service account's directory, one variable
+    linkerd               LINKERD_AWAIT_DISABLED
     derived               what follows from all of these
 
 `settings.gather` asks them in this order, and the first that knows a field is right. None of them checks

@@ -1,0 +1,140 @@
+"""
+Knocking at several ports of this host at once, in one thread.
+
+Where nothing listens the kernel refuses at once, so an empty machine costs a few system calls. No port holds up
+another, and all of them together take no longer than the bound.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+from collections.abc import Iterator
+from time import monotonic
+from typing import NamedTuple
+
+from meshaware.errors import SidecarUnavailable
+from meshaware.flavours import Heard
+from meshaware.settings.addresses import parse_loopback
+from meshaware.sidecar.exchange import Exchange
+
+__all__ = ["MAX_BYTES", "Knock", "knock"]
+
+MAX_BYTES = 1 << 14
+"""How long an answer may be: that of a proxy is a word."""
+
+_CHUNK = 1 << 14
+
+
+class Knock(NamedTuple):
+    """A port of this host, and what to ask there; None: nothing, to connect is enough."""
+
+    port: int
+    path: str | None
+
+    @property
+    def url(self) -> str:
+        """Where that is."""
+        return f"http://localhost:{self.port}{self.path or ''}"
+
+
+def knock(knocks: tuple[Knock, ...], timeout: float) -> dict[int, Heard]:
+    """
+    Knock at all of them at once, and return what was heard, by port.
+
+    Args:
+        knocks: Where, one for each port.
+        timeout: Seconds for all of them together; more than 0.
+    """
+    end = monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        visits = [_Visit(each, timeout, selector) for each in knocks]
+        while selector.get_map() and (left := end - monotonic()) > 0:
+            for key, _ in selector.select(left):
+                visit: _Visit = key.data
+                visit.go_on()
+        return {visit.port: visit.leave() for visit in visits}
+
+
+class _Visit:
+    """One port: its addresses one after another, until one does not refuse."""
+
+    def __init__(self, knock: Knock, timeout: float, selector: selectors.BaseSelector) -> None:
+        self.port = knock.port
+        self._exchange = None if knock.path is None else Exchange(knock.url, "GET", timeout, MAX_BYTES)
+        self._selector = selector
+        self._heard = Heard("silent")
+        self._connection: socket.socket | None = None
+        self._connected = False
+        self._addresses = self._try_addresses(parse_loopback(knock.url).addresses)
+        next(self._addresses, None)
+
+    def _try_addresses(self, addresses: tuple[str, ...]) -> Iterator[None]:
+        for address in addresses:
+            try:
+                connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            except OSError:
+                # A host without IPv6.
+                continue
+            connection.settimeout(0)
+            self._connection = connection
+            problem = connection.connect_ex((address, self.port))
+            if problem == errno.EINPROGRESS:
+                self._selector.register(connection, selectors.EVENT_WRITE, self)
+                yield
+                problem = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self._selector.unregister(connection)
+            if problem == 0:
+                self._begin(connection)
+                return
+            self._close()
+        self._heard = Heard("refused")
+
+    def go_on(self) -> None:
+        """Take the next step; the socket is ready for it."""
+        if not self._connected:
+            next(self._addresses, None)
+            return
+        heard = self._receive()
+        if heard is not None:
+            self._heard = heard
+            self.leave()
+
+    def leave(self) -> Heard:
+        """End it, wherever it is, and tell what was heard."""
+        if self._connection is not None and self._connection in self._selector.get_map():
+            self._selector.unregister(self._connection)
+        self._close()
+        return self._heard
+
+    def _begin(self, connection: socket.socket) -> None:
+        self._connected = True
+        if self._exchange is None:
+            self._heard = Heard("listening")
+            self._close()
+            return
+        try:
+            # A question is far smaller than what a socket takes at once.
+            connection.send(self._exchange.request)
+        except OSError:
+            self._heard = Heard("invalid")
+            self._close()
+            return
+        self._selector.register(connection, selectors.EVENT_READ, self)
+
+    def _receive(self) -> Heard | None:
+        if self._connection is None or self._exchange is None:
+            return None
+        try:
+            reply = self._exchange.receive(self._connection.recv(_CHUNK))
+        except SidecarUnavailable as error:
+            return Heard(error.cause)
+        except OSError:
+            return Heard("invalid")
+        return None if reply is None else Heard("answered", reply.status, reply.body)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
