@@ -357,8 +357,8 @@ def test_a_sidecar_that_other_containers_need_stays(process: Process, sidecar: F
     code, _, err = process("run", "--quit", "success", "--", "true", **variables)
     assert (code, sidecar.told) == (0, 0)
     assert err == (
-        "meshaware run: the sidecar (Istio) was not let go: the pod has the containers job, shipper, and another of them"
-        " may need it; MESHAWARE_QUIT_SHARED=true lets it go all the same\n"
+        "meshaware run: the sidecar (Istio) was not let go: the pod has the containers job, shipper, and another of"
+        " them may need it; MESHAWARE_QUIT_SHARED=true lets it go all the same\n"
     )
     got = process("run", "--quit", "success", "--", "true", **variables, MESHAWARE_QUIT_SHARED="true")
     assert (got, sidecar.told) == ((0, "", ""), 1)
