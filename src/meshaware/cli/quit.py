@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from meshaware.cli.terminal import say
 from meshaware.errors import SettingsError, SidecarUnavailable
@@ -86,14 +86,15 @@ def _ask(flavour: Flavour, settings: GateSettings) -> _Pod:
         return _Pod()
     try:
         reply = fetch(f"{admin}/server_info", timeout=_TIMEOUT)
-        metadata = json.loads(reply.body)["node"]["metadata"] if reply.status == _OK else {}
+        metadata = json.loads(reply.body)["node"]["metadata"] if reply.status == _OK else None
     except (SidecarUnavailable, ValueError, LookupError, TypeError, RecursionError):
         return _Pod()
     if not isinstance(metadata, dict):
         return _Pod()
+    told = cast("dict[str, object]", metadata)
     return _Pod(
-        _usable(metadata.get("ANNOTATIONS"), read_pairs, _NOTHING),
-        _usable(metadata.get("APP_CONTAINERS"), read_containers, ()),
+        _usable(told.get("ANNOTATIONS"), read_pairs, _NOTHING),
+        _usable(told.get("APP_CONTAINERS"), read_containers, ()),
     )
 
 

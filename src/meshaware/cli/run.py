@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -22,7 +22,7 @@ __all__ = ["add_arguments", "run"]
 
 _LONGEST = 86_400.0
 _SIGNALLED = 128
-_WHEN: tuple[QuitPolicy, ...] = ("always", "success", "never")
+_WHEN: Mapping[str, QuitPolicy] = {"always": "always", "success": "success", "never": "never"}
 
 _DESCRIPTION = """\
 Runs a command and does what the first process of a container has to: signals are passed on, zombies are
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.wait and not (arguments.timeout is None and arguments.fatal is None):
         arguments.fail("--timeout and --fatal go with --wait")
     asked = arguments.quit or os.environ.get("MESHAWARE_QUIT", "").strip().lower() or "never"
-    when = next((policy for policy in _WHEN if policy == asked), None)
+    when = _WHEN.get(asked)
     if when is None:
         say(f"meshaware run: MESHAWARE_QUIT={asked[:60]!r} cannot be used; write one of {', '.join(_WHEN)}")
         return EX_CONFIG
