@@ -143,6 +143,8 @@ class Shop:
                 "-m",
                 "uvicorn",
                 "orders:app",
+                "--host",
+                "0.0.0.0",
                 "--port",
                 str(self.orders.app_port),
                 "--log-level",
@@ -237,6 +239,16 @@ def test_a_bare_client_is_caught_too(shop: Shop) -> None:
     # Not redirected: Istio's own ports, which are those that meshaware knows.
     assert in_the_pod(inventory, GET, "localhost", "15021", "/healthz/ready").startswith("200")
     assert in_the_pod(inventory, GET, "localhost", "15000", "/ready").startswith("200 LIVE")
+
+
+def test_an_application_that_listens_on_loopback_only_is_not_reached(shop: Shop) -> None:
+    """A mistake that a test without redirection would not find: Istio passes calls on to the pod's address."""
+    lonely = shop.mesh.add("lonely")
+    assert lonely.app_address == f"{lonely.environment()['POD_IP']}:8080"
+    script = "import http.server; http.server.test(http.server.SimpleHTTPRequestHandler, port=8080, bind='127.0.0.1')"
+    lonely.popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: in_the_pod(lonely, GET, "127.0.0.1", "8080", "/").startswith("200"))
+    assert in_the_pod(shop.inventory, GET, "lonely", "8080", "/").startswith("503")
 
 
 def test_the_test_itself_reaches_every_sidecar(shop: Shop) -> None:

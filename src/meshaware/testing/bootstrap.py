@@ -43,6 +43,7 @@ def bootstrap(
     tracing: Tracing | None,
     *,
     exemption: Exemption | None = None,
+    app: str = LOOPBACK,
 ) -> dict[str, Any]:
     """
     Return the configuration that Envoy is started with.
@@ -55,6 +56,7 @@ def bootstrap(
         tracing: None for no tracer.
         exemption: In a pod with redirection, how its rules tell the sidecar's own connections; None where there is no
             redirection, and everything is on 127.0.0.1.
+        app: The address of the application.
     """
     hcm = _Connections(directory, tracing)
     inbound = f"inbound|{service_port}||"
@@ -67,7 +69,7 @@ def bootstrap(
     clusters = [static_cluster("admin", [(LOOPBACK, ports.admin)])]
     if ports.app is not None:
         listeners.append(_listener(names[1], where, ports.inbound, "INBOUND", hcm.inbound(inbound, service_port)))
-        clusters.append(static_cluster(inbound, [(LOOPBACK, ports.app)]))
+        clusters.append(static_cluster(inbound, [(app, ports.app)]))
     if tracing is not None:
         clusters.append(collector_cluster(tracing))
     if exemption is not None:

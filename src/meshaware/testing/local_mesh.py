@@ -304,7 +304,9 @@ class LocalMesh:
             envoy=self._envoy,
             directory=directory,
             ports=place.reached,
-            config=bootstrap(pod.node, place.listens, directory, port, tracing, exemption=place.exemption),
+            config=bootstrap(
+                pod.node, place.listens, directory, port, tracing, exemption=place.exemption, app=pod.address
+            ),
             group=self._group,
             start_timeout=self._start_timeout,
             before=place.sidecar,

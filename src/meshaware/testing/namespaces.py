@@ -87,8 +87,8 @@ class PodPort:
 
     @property
     def address(self) -> str:
-        """`127.0.0.1:port`, as it is called in the pod."""
-        return f"127.0.0.1:{self.number}"
+        """`address:port`, in the mesh."""
+        return f"{self._pod.address}:{self.number}"
 
     def listen(self) -> socket.socket:
         """Return a new socket that listens on this port of the pod, and can be used outside of it."""

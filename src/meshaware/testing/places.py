@@ -22,7 +22,7 @@ class AppPort(Protocol):
 
     @property
     def address(self) -> str:
-        """`127.0.0.1:port`."""
+        """`address:port`."""
         ...
 
     def listen(self) -> socket.socket:
