@@ -45,6 +45,11 @@ def _server() -> Iterator[Server]:
         signal.signal(number, handler)
 
 
+def begun_by_now(drain: Drain) -> bool:
+    # Asked anew: a type checker takes it for what it was before the signal.
+    return drain.begun
+
+
 def lasting(seconds: float) -> Callable[[], float]:
     return lambda: seconds
 
@@ -57,8 +62,8 @@ def test_sigterm_reaches_the_server_after_the_pause(server: Server, caplog: pyte
         assert not drain.begun
         begin = time.monotonic()
         signal.raise_signal(signal.SIGTERM)
-        assert drain.begun
-        assert server.told == []
+        assert begun_by_now(drain)
+        assert not server.stopped.is_set()
         assert server.stopped.wait(PATIENT)
         assert time.monotonic() - begin >= 0.05
     assert server.told == [signal.SIGTERM]
@@ -167,8 +172,15 @@ def test_a_handler_that_python_does_not_know_is_left_alone(
 ) -> None:
     """It could not be called afterwards."""
     caplog.set_level("DEBUG", "meshaware.drain")
-    monkeypatch.setattr(signal, "getsignal", lambda _: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("touched"))
+
+    def unknown(_: int) -> None:
+        return None
+
+    def touch(*_: object) -> None:
+        pytest.fail("touched")
+
+    monkeypatch.setattr(signal, "getsignal", unknown)
+    monkeypatch.setattr(signal, "signal", touch)
     with Drain(lasting(LONG)).watching():
         pass
     assert caplog.messages == ["SIGTERM is not held back: SIGTERM has a handler that was not set from Python"]

@@ -61,7 +61,7 @@ GUNICORN = ("-m", "gunicorn", "service:app", "--bind", "fd://{fd}", "--worker-cl
 SERVERS = [
     pytest.param((*UVICORN,), 1, -signal.SIGTERM, id="uvicorn"),
     pytest.param((*UVICORN, "--workers", "2"), 2, 0, id="uvicorn-workers"),
-    pytest.param((*GUNICORN, "--workers", "2", "--no-control-socket"), 2, 0, id="gunicorn"),
+    pytest.param((*GUNICORN, "--workers", "2"), 2, 0, id="gunicorn"),
 ]
 
 
@@ -83,13 +83,19 @@ class Server:
         fd = self._listener.fileno()
         self.process = subprocess.Popen(
             [sys.executable, *(part.format(fd=fd) for part in command)],
-            env={**os.environ, "PYTHONPATH": f"{SOURCE}{os.pathsep}{directory}", **environment},
+            # gunicorn's control socket is made at home.
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{SOURCE}{os.pathsep}{directory}",
+                "HOME": str(directory),
+                **environment,
+            },
             cwd=directory,
             pass_fds=[fd],
         )
 
     def get(self, path: str) -> Answer:
-        connection = HTTPConnection(*self._listener.getsockname()[:2], timeout=PATIENT)
+        connection = HTTPConnection("127.0.0.1", self._listener.getsockname()[1], timeout=PATIENT)
         try:
             connection.request("GET", path)
             response = connection.getresponse()

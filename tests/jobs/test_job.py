@@ -58,7 +58,7 @@ for backend in ("asyncio", "trio"):
         WAYS[f"{name}-{backend}"] = functools.partial(blocking, way, backend)
 
 
-@pytest.fixture(name="run", params=WAYS.values(), ids=WAYS)
+@pytest.fixture(name="run", params=list(WAYS.values()), ids=list(WAYS))
 def _run(request: pytest.FixtureRequest) -> Run:
     run: Run = request.param
     return run
@@ -211,7 +211,7 @@ def test_one_job_may_follow_the_other(sidecar: Any) -> None:
     """A decorated function, called twice, is two jobs; and one object may be entered again, or inside itself."""
     mesh = Mesh(sidecar.settings())
     job = mesh.job()
-    work = job(lambda number: number)
+    work = job(abs)
     assert [work(1), work(2)] == [1, 2]
     assert sidecar.told == 2
     with job, job:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -22,11 +23,16 @@ def _default() -> Iterator[None]:
 
 
 @contextmanager
-def sent_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def sent_again(monkeypatch: pytest.MonkeyPatch) -> Generator[list[int]]:
     """What is sent to this process at the end, in place of its death."""
     sent: list[int] = []
+
+    def kill(pid: int, number: int) -> None:
+        assert pid == os.getpid()
+        sent.append(number)
+
     with monkeypatch.context() as patch:
-        patch.setattr("os.kill", lambda _, number: sent.append(number))
+        patch.setattr("os.kill", kill)
         yield sent
 
 

@@ -136,10 +136,6 @@ class Flavour:
             return True
         return False if any(mark.fits(labels, annotations) for mark in self.classic_marks) else None
 
-    def is_native(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
-        """Whether the pod says that the proxy is a native sidecar, which the kubelet ends by itself."""
-        return self.native(labels, annotations) is True
-
     def proved(self, heard: Mapping[int, Heard]) -> tuple[Sign, ...]:
         """The set of signs that was heard, by port; empty if none was complete."""
         return next(

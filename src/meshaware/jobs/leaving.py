@@ -63,7 +63,7 @@ class Leaving:
 
     def __init__(self, host: Host, policy: QuitPolicy | None, shared: bool | None) -> None:  # noqa: FBT001
         self._host = host
-        self._policy = host.settings.quit if policy is None else policy
+        self._policy: QuitPolicy = host.settings.quit if policy is None else policy
         self._shared = host.settings.quit_shared if shared is None else shared
 
     def leave(self, outcome: Outcome) -> None:

@@ -41,7 +41,7 @@ def objection(
     """
     if flavour.quit.url is None:
         return Dismissal(told=False, reason=f"{flavour.title}: {flavour.quit.note}")
-    if flavour.is_native(labels, annotations):
+    if flavour.native(labels, annotations):
         return Dismissal(told=False, reason=f"the sidecar ({flavour.title}) is a native one: the kubelet ends it")
     if policy == "never":
         return Dismissal(told=False, reason=f"the sidecar ({flavour.title}) stays: so it was asked for")

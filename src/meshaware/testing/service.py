@@ -79,8 +79,8 @@ class LocalService:
         `127.0.0.1:port`, where the sidecar expects the application.
 
         The port is held for it, and refuses until the application listens there (`uvicorn --port`). With redirection it
-        is the pod's address and the service's port: `popen` starts a program there, which has to listen at every address
-        (`uvicorn --host 0.0.0.0`), as Istio's inbound calls come to the pod's own.
+        is the pod's address and the service's port: `popen` starts a program there, which has to listen at every
+        address (`uvicorn --host 0.0.0.0`), as Istio's inbound calls come to the pod's own.
         """
         return self._app().address
 
