@@ -40,7 +40,7 @@ Otherwise the command's own: its exit code, or 128 and the number of the signal 
 
 examples:
   meshaware run --wait --quit success -- python job.py
-  meshaware run --drain 3s -- gunicorn shop:app
+  meshaware run --drain 3s -- hypercorn shop:app
 """
 
 
