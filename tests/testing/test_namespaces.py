@@ -151,15 +151,43 @@ def test_what_fails_in_a_pod_is_said(node: Node, tmp_path: Path) -> None:
 
 
 @possible
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("import sys; sys.exit('it says so')", "it says so"), ("import time; time.sleep(60)", "it does not say why")],
+    ids=["ends", "hangs"],
+)
 def test_namespaces_that_do_not_start_are_an_error(
-    group: ProcessGroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    group: ProcessGroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, said: str
 ) -> None:
     """With the last line of what was said."""
     another = tmp_path / "another.py"
-    another.write_text("import sys; sys.exit('it says so')")
+    another.write_text(program)
     monkeypatch.setattr(agent, "__file__", str(another))
-    with pytest.raises(LocalMeshError, match="the namespaces of the local mesh do not start: it says so"):
+    monkeypatch.setattr(namespaces, "_WITHIN", 2.0)
+    with pytest.raises(LocalMeshError, match=f"the namespaces of the local mesh do not start: {said}"):
         Node(group, tmp_path)
+
+
+@possible
+def test_a_node_that_cannot_be_set_up_leaves_no_process(
+    group: ProcessGroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says why."""
+    monkeypatch.setattr(namespaces, "_NODE", "echo no bridges >&2; exit 1")
+    with pytest.raises(LocalMeshError, match="cannot be set up: no bridges"):
+        Node(group, tmp_path)
+
+
+@possible
+def test_a_port_that_is_taken_is_an_error_and_no_more(node: Node, tmp_path: Path) -> None:
+    """The pod goes on."""
+    pod = make(node, 1, tmp_path)
+    first = PodPort(pod, 8080).listen()
+    with pytest.raises(LocalMeshError, match=r"do not listen on port 8080: \[Errno \d+\] Address already in use"):
+        PodPort(pod, 8080).listen()
+    first.close()
+    PodPort(pod, 8080).listen().close()
+    pod.close()
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, group: ProcessGroup, tmp_path: Path) -> None:

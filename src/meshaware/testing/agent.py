@@ -35,16 +35,15 @@ def main(arguments: list[str]) -> None:
         threading.Thread(target=_relay, args=(outside, int(port)), daemon=True).start()
     control.sendall(b"ready\n")
     while asked := control.recv(16):
-        with _listen(int(asked)) as listening:
-            socket.send_fds(control, [b"here\n"], [listening.fileno()])
-
-
-def _listen(port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(("", port))
-    listening.listen(socket.SOMAXCONN)
-    return listening
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+            try:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.bind(("", int(asked)))
+                listening.listen(socket.SOMAXCONN)
+            except OSError as error:
+                control.sendall(str(error).encode())
+            else:
+                socket.send_fds(control, [b"here\n"], [listening.fileno()])
 
 
 def _relay(outside: socket.socket, port: int) -> None:

@@ -147,9 +147,14 @@ class _Holder:
             raise LocalMeshError(f"a pod of the local mesh cannot be set up: {_last(done.stderr)}")
 
     def listen(self, port: int) -> socket.socket:
-        """A socket that listens on a port in there."""
+        """
+        A socket that listens on a port in there.
+
+        Raises:
+            LocalMeshError: Somebody listens there already.
+        """
         self._control.sendall(b"%d" % port)
-        (number,) = self._hear("listen", 1)
+        (number,) = self._hear(f"listen on port {port}", 1)
         listening = socket.socket(fileno=number)
         listening.set_inheritable(True)
         return listening
@@ -161,13 +166,13 @@ class _Holder:
 
     def _hear(self, what: str, count: int = 0) -> list[int]:
         try:
-            said, numbers, _, _ = socket.recv_fds(self._control, 16, count)
+            said, numbers, _, _ = socket.recv_fds(self._control, 256, count)
         except TimeoutError:
             said, numbers = b"", []
-        if not said or len(numbers) != count:
-            log = _last(self._log.read_text(encoding="utf-8", errors="replace"))
-            raise LocalMeshError(f"the namespaces of the local mesh do not {what}: {log}")
-        return numbers
+        if said and len(numbers) == count:
+            return numbers
+        why = said.decode(errors="replace") or self._log.read_text(encoding="utf-8", errors="replace")
+        raise LocalMeshError(f"the namespaces of the local mesh do not {what}: {_last(why)}")
 
 
 class PodNamespace(_Holder):
@@ -263,10 +268,7 @@ def _program(name: str) -> str | None:
 
 
 def _which(name: str) -> str:
-    found = _program(name)
-    if found is None:
-        raise LocalMeshError(f"redirect=True needs {name}, which is not installed")
-    return found
+    return _program(name) or name
 
 
 def _tool() -> Tool | None:
