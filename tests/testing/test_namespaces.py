@@ -112,7 +112,7 @@ def test_ports_of_a_pod_are_relayed_to_loopback(node: Node, tmp_path: Path) -> N
     held = HeldPort()
     pod = make(node, 1, tmp_path, (held, 15000))
     where = ("127.0.0.1", held.number)
-    with socket.create_connection(where, 5) as connection, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), socket.create_connection(where, 5) as connection:
         connection.recv(1)
     admin = Greeter(pod, 15000)
     with socket.create_connection(where, 5) as connection:
