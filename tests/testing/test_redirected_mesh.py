@@ -131,7 +131,7 @@ class Shop:
     """`orders`, a process in its pod, whose sidecar starts when the test says so; `inventory`, served by the test."""
 
     def __init__(self, mesh: LocalMesh, directory: Path, upstream: Any) -> None:
-        self.mesh = mesh
+        self.mesh, self.upstream = mesh, upstream
         self.inventory = mesh.add("inventory")
         self.orders = mesh.add("orders", start=False)
         mesh.start()
@@ -239,6 +239,23 @@ def test_a_bare_client_is_caught_too(shop: Shop) -> None:
     # Not redirected: Istio's own ports, which are those that meshaware knows.
     assert in_the_pod(inventory, GET, "localhost", "15021", "/healthz/ready").startswith("200")
     assert in_the_pod(inventory, GET, "localhost", "15000", "/ready").startswith("200 LIVE")
+
+
+def test_each_port_has_a_listener_and_routes_of_its_own(shop: Shop) -> None:
+    """As Istio's; a service of another port is known as soon as it is added, and no other port leads anywhere."""
+    other = shop.mesh.add("other", port=9090, namespace="side")
+    other.serve(shop.upstream)
+    caller = shop.inventory
+    assert in_the_pod(caller, GET, "other.side", "9090", "/").startswith("200")
+    assert in_the_pod(caller, GET, "inventory", "8080", "/").startswith("200")
+    # A service is not at another's port, nor at one that nobody has; 80 is there always.
+    assert in_the_pod(caller, GET, "inventory", "9090", "/").startswith("502")
+    assert in_the_pod(caller, GET, "inventory", "80", "/").startswith("502")
+    assert in_the_pod(caller, GET, "inventory", "7070", "/") in {"RemoteDisconnected", "ConnectionResetError"}
+    dump = json.loads(caller.sidecar.admin("/config_dump?resource=dynamic_route_configs"))
+    names = {config["route_config"]["name"] for config in dump["configs"]}
+    assert names == {"http_proxy", "80", "8080", "9090"}
+    assert b"0.0.0.0_9090::0.0.0.0:9090" in caller.sidecar.admin("/listeners")
 
 
 def test_an_application_that_listens_on_loopback_only_is_not_reached(shop: Shop) -> None:

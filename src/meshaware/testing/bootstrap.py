@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from meshaware.testing.clusters import static_cluster
+from meshaware.testing.discovery import routes_of_port
 from meshaware.testing.matches import EVERYTHING
 from meshaware.testing.ports import LOOPBACK
 from meshaware.testing.redirect import Exemption
 from meshaware.testing.routes import ROUTES
 from meshaware.testing.tracers import RUNTIME, Tracing, collector_cluster, tracer
 
-__all__ = ["READY_PATH", "Ports", "bootstrap"]
+__all__ = ["READY_PATH", "Ports", "bootstrap", "port_listener"]
 
 READY_PATH = "/healthz/ready"
 _TYPE = "type.googleapis.com/"
@@ -76,14 +77,32 @@ def bootstrap(
         for listener in listeners:
             # Where the connection was meant to go, before the kernel sent it here.
             listener["use_original_dst"] = listener["traffic_direction"] != "UNSPECIFIED"
+        # What comes for a port that no service has finds no listener of its own; what was sent here, the test has.
+        listeners[0]["filter_chains"][0]["filter_chain_match"] = {"destination_port": ports.outbound}
+        listeners[0]["default_filter_chain"] = {"filters": [_BLACK_HOLE]}
     return {
         "node": node,
         "admin": {"address": _address(LOOPBACK, ports.admin)},
-        "dynamic_resources": {"cds_config": _file(directory / "clusters.json")},
+        "dynamic_resources": {
+            "cds_config": _file(directory / "clusters.json"),
+            **({"lds_config": _file(directory / "listeners.json")} if exemption is not None else {}),
+        },
         "static_resources": {"listeners": listeners, "clusters": clusters},
         "layered_runtime": {"layers": [{"name": "local mesh", "static_layer": RUNTIME}]},
         **({"cluster_manager": _MARKING} if exemption == "mark" else {}),
     }
+
+
+def port_listener(directory: Path, port: int) -> dict[str, Any]:
+    """
+    Return the listener that redirected connections to one port are handed to, such as Istio's `0.0.0.0_8080`.
+
+    Args:
+        directory: That of `bootstrap`; holds the routes of each port.
+        port: The port that the connections were meant for.
+    """
+    manager = _Connections(directory, None).outbound(directory / routes_of_port(port).file, str(port))
+    return _listener(f"{_EVERYWHERE}_{port}", _EVERYWHERE, port, "OUTBOUND", manager) | {"bind_to_port": False}
 
 
 class _Connections:
@@ -92,9 +111,9 @@ class _Connections:
     def __init__(self, directory: Path, tracing: Tracing | None) -> None:
         self._access_log, self._tracing = directory / "access.log", tracing
 
-    def outbound(self, routes: Path) -> dict[str, Any]:
+    def outbound(self, routes: Path, name: str = ROUTES) -> dict[str, Any]:
         return self._manager("outbound") | {
-            "rds": {"route_config_name": ROUTES, "config_source": _file(routes)},
+            "rds": {"route_config_name": name, "config_source": _file(routes)},
             # Applications say where to with the Host header or with an absolute request target; both work.
             "http_filters": [
                 _filter("fault", "fault.v3.HTTPFault"),
@@ -172,6 +191,12 @@ class _Connections:
         }
 
 
+_TCP_PROXY = {
+    "@type": f"{_TYPE}{_NETWORK}.tcp_proxy.v3.TcpProxy",
+    "stat_prefix": "BlackHoleCluster",
+    "cluster": "BlackHoleCluster",
+}
+_BLACK_HOLE = {"name": "envoy.filters.network.tcp_proxy", "typed_config": _TCP_PROXY}
 # SOL_SOCKET, SO_MARK: what the rules look for.
 _MARK = {"description": "the sidecar's", "level": 1, "name": 36, "int_value": 1337, "state": "STATE_PREBIND"}
 _MARKING = {"upstream_bind_config": {"socket_options": [_MARK]}}

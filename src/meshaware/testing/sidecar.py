@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from meshaware.durations import format_duration
 from meshaware.errors import LocalMeshError, SidecarUnavailable
 from meshaware.sidecar.admin import fetch
-from meshaware.testing.bootstrap import READY_PATH, Ports
+from meshaware.testing.bootstrap import READY_PATH, Ports, port_listener
 from meshaware.testing.discovery import REFUSALS_QUERY, Resources, accepted_version, publish, refusals
 from meshaware.testing.ports import LOOPBACK
 from meshaware.testing.processes import ProcessGroup, end
@@ -147,6 +147,10 @@ class Sidecar:
         with self._lock:
             if self._process is not None:
                 end(self._process, _STOPPED_WITHIN, kill=True)
+
+    def port_listener(self, port: int) -> dict[str, Any]:
+        """The listener for redirected connections to one port, to be handed over with `configure`."""
+        return port_listener(self._plan.directory, port)
 
     def configure(self, resources: Resources, items: list[dict[str, Any]]) -> None:
         """Hand over clusters or routes; a running Envoy takes them at once, `wait_configured` says when."""
