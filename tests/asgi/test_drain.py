@@ -140,17 +140,40 @@ def test_two_lifespans_at_once_do_not_call_each_other_for_ever(server: Server) -
     assert signal.getsignal(signal.SIGTERM) == server.handle
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.05])
-def test_a_server_that_ignores_sigterm_goes_on(pause: float) -> None:
-    """It has its reasons."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        drain = Drain(lasting(pause))
+@pytest.mark.usefixtures("server")
+def test_a_server_that_ignores_sigterm_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """It has its reasons; readiness must not fail for ever."""
+    caplog.set_level("DEBUG", "meshaware.drain")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    drain = Drain(lasting(0.0))
+    with drain.watching():
+        signal.raise_signal(signal.SIGTERM)
+        assert not drain.begun
+    assert caplog.messages == ["SIGTERM is not held back: it is ignored, so nothing stops"]
+
+
+def test_an_interrupt_that_is_ignored_does_not_end_the_pause(server: Server) -> None:
+    """As in the background of a shell; and SIGTERM still comes when it is over."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    drain = Drain(lasting(0.1))
+    with drain.watching():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert not server.stopped.is_set()
+        assert server.stopped.wait(PATIENT)
+    assert server.told == [signal.SIGTERM]
+
+
+def test_a_pause_that_is_over_does_not_end_another(server: Server) -> None:
+    """Of an application that was started again meanwhile."""
+    seconds = [0.1, LONG]
+    drain = Drain(lambda: seconds.pop(0))
+    for _ in range(2):
         with drain.watching():
             signal.raise_signal(signal.SIGTERM)
-            assert drain.begun
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            # Longer than the first pause, of which only the first part was waited for.
+            assert not server.stopped.wait(0.05 if seconds else 0.3)
+    assert server.told == []
 
 
 def test_outside_the_main_thread_nothing_is_touched(server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -183,7 +206,7 @@ def test_a_handler_that_python_does_not_know_is_left_alone(
     monkeypatch.setattr(signal, "signal", touch)
     with Drain(lasting(LONG)).watching():
         pass
-    assert caplog.messages == ["SIGTERM is not held back: SIGTERM has a handler that was not set from Python"]
+    assert caplog.messages == ["SIGTERM is not held back: it has a handler that was not set from Python"]
 
 
 PLAIN = """

@@ -67,7 +67,8 @@ class Drain:
     def __init__(self, pause: Callable[[], float]) -> None:
         self.begun = False
         self._pause = pause
-        self._held = False
+        self._held: object = None
+        """What SIGTERM waits for, each time another object; None: nothing."""
         self._previous: dict[int, Any] = {}
         # A bound method is a new object each time it is looked up.
         self._handler = self._handle
@@ -75,7 +76,7 @@ class Drain:
     @contextmanager
     def watching(self) -> Generator[None]:
         """Go before the handler of SIGTERM that there is now, which is the server's where it has one."""
-        self.begun = self._held = False
+        self.begun, self._held = False, None
         why = self._hindrance()
         if why:
             _log.debug("SIGTERM is not held back: %s", why)
@@ -85,41 +86,43 @@ class Drain:
         try:
             yield
         finally:
-            self._held = False
+            self._held = None
             for number in list(self._previous):
                 self._step_aside(number)
 
     def _hindrance(self) -> str:
         if threading.current_thread() is not threading.main_thread():
             return "the application does not run in the main thread"
-        if signal.getsignal(signal.SIGTERM) is None:
-            return "SIGTERM has a handler that was not set from Python"
-        return ""
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is None:
+            return "it has a handler that was not set from Python"
+        return "it is ignored, so nothing stops" if handler == signal.SIG_IGN else ""
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         pause = 0.0 if self.begun else self._pause()
         self.begun = True
-        if number != signal.SIGTERM or self._held or pause <= 0:
+        if number != signal.SIGTERM or self._held is not None or pause <= 0:
             self._pass_on(number, frame)
             return
-        self._held = True
-        self._go_before(signal.SIGINT)
+        self._held = held = object()
+        if signal.getsignal(signal.SIGINT) not in (None, signal.SIG_IGN):
+            self._go_before(signal.SIGINT)
         # Not `threading`, nor a line in the log: the code that the signal interrupted may hold their locks.
-        _thread.start_new_thread(self._remind, (pause, threading.get_ident()))
+        _thread.start_new_thread(self._remind, (held, pause, threading.get_ident()))
 
-    def _remind(self, pause: float, main: int) -> None:
+    def _remind(self, held: object, pause: float, main: int) -> None:
         _log.info("SIGTERM: not ready any more, and stopping in %s", format_duration(pause))
         time.sleep(pause)
-        if self._held:
+        if self._held is held:
             # To the main thread, which its event loop may have put to sleep.
             signal.pthread_kill(main, signal.SIGTERM)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._held = False
-        previous = self._previous.get(number)
+        self._held = None
+        previous = self._previous[number]
         if callable(previous):
             previous(number, frame)
-        elif previous == signal.SIG_DFL:
+        else:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
