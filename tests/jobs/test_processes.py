@@ -21,8 +21,8 @@ import signal, sys, threading, time
 from meshaware import Mesh
 
 def wait():
-    print("working", flush=True)
     try:
+        print("working", flush=True)
         time.sleep(60)
     finally:
         print("tidied up", flush=True)
@@ -46,8 +46,8 @@ async def main(work):
     print("after", flush=True)
 
 async def wait():
-    print("working", flush=True)
     try:
+        print("working", flush=True)
         await anyio.sleep(60)
     finally:
         print("tidied up", flush=True)
@@ -170,4 +170,5 @@ def test_afterwards_sigterm_is_as_it_was(start: Start, sidecar: Any) -> None:
     until(process, "after")
     until(process, "working")
     process.send_signal(signal.SIGTERM)
+    # Without a word from the `finally` that is there.
     assert end(process) == (-signal.SIGTERM, "")
