@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from meshaware import Mesh, MeshMiddleware, MeshSettings, RouteTable, outbound_headers
+from meshaware import Mesh, MeshMiddleware, MeshSettings, ReadinessGate, RouteTable, outbound_headers
 from meshaware.flavours import FLAVOURS
 from meshaware.settings.model import MeshName
 
@@ -36,10 +36,10 @@ spec:
 """
 
 
-async def passed_on(mesh: MeshName, url: str) -> dict[str, str]:
+async def passed_on(settings: MeshSettings, url: str, gate: ReadinessGate | None = None) -> dict[str, str]:
     """What a call to this URL gets, made while a request with `CAME` is served."""
     app = FastAPI()
-    app.add_middleware(MeshMiddleware, settings=MeshSettings(mesh=mesh))
+    app.add_middleware(MeshMiddleware, settings=settings, gate=gate)
 
     @app.get("/")
     async def _call() -> dict[str, str]:
@@ -54,10 +54,10 @@ async def passed_on(mesh: MeshName, url: str) -> dict[str, str]:
 @pytest.mark.parametrize("mesh", MESHES)
 async def test_headers_are_carried_inside_every_mesh(mesh: MeshName) -> None:
     """And to nobody outside, whichever it is."""
-    inside = await passed_on(mesh, "http://inventory:8080/")
+    inside = await passed_on(MeshSettings(mesh=mesh), "http://inventory:8080/")
     assert inside["x-request-id"] == CAME["x-request-id"]
     assert inside["traceparent"] == TRACEPARENT
-    assert await passed_on(mesh, "http://www.example.com/") == {}
+    assert await passed_on(MeshSettings(mesh=mesh), "http://www.example.com/") == {}
 
 
 @pytest.mark.anyio
@@ -66,8 +66,21 @@ async def test_one_format_of_trace_headers_goes_on_where_the_proxy_advances_one(
     """Linkerd's would leave the other stale; Envoy's tracers know what they have written."""
     one = FLAVOURS[mesh].one_trace_format
     assert one is (mesh == "linkerd")
-    inside = await passed_on(mesh, "http://inventory:8080/")
+    inside = await passed_on(MeshSettings(mesh=mesh), "http://inventory:8080/")
     assert ("x-b3-traceid" in inside) is not one
+
+
+@pytest.mark.anyio
+async def test_a_mesh_that_its_ports_told_gets_one_format_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is decided for a request is not frozen at start."""
+    settings = MeshSettings(in_kubernetes=True, workload={})
+    gate = ReadinessGate(settings)
+    inside = await passed_on(settings, "http://inventory:8080/", gate)
+    assert "x-b3-traceid" in inside
+    monkeypatch.setattr(ReadinessGate, "flavour", FLAVOURS["linkerd"])
+    inside = await passed_on(settings, "http://inventory:8080/", gate)
+    assert "x-b3-traceid" not in inside
+    assert inside["traceparent"] == TRACEPARENT
 
 
 @pytest.mark.parametrize("mesh", MESHES)

@@ -92,7 +92,22 @@ async def service() -> None:
         pass
     gate = ReadinessGate(mesh.settings)
     assert_type(gate.wait(timeout=30), bool)
-    assert_type(await gate.async_wait(timeout=30, fatal=False), bool)
+    assert_type(await gate.async_wait(timeout=30, fatal=False, upstreams=["inventory:8080"]), bool)
+    with gate as opened:
+        assert_type(opened, ReadinessGate)
+
+    @gate
+    def add(left: int, right: int = 1) -> int:
+        return left + right
+
+    @gate
+    async def greet(name: str) -> str:
+        return name
+
+    assert_type(add(1, right=2), int)
+    assert_type(await greet("you"), str)
+    add("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(mesh.settings.detected.native, bool | None)
     setup_telemetry(mesh.settings, app=app)
     assert_type(meshaware.__version__, str)
     meshaware.nope  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # noqa: B018

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from meshaware.flavours import FLAVOURS, Flavour
+from meshaware.flavours.unknown import UNKNOWN
 from meshaware.identity import PEER_HEADERS
 from meshaware.settings.addresses import parse_loopback
 from meshaware.settings.model import MeshName
@@ -38,7 +39,14 @@ def test_each_mesh_has_its_addresses(
     assert (flavour.ready_url, flavour.ready_fallback_url) == (ready, fallback)
     assert (flavour.admin_url, flavour.has_routes) == (admin, has_routes)
     assert flavour.gates is (ready is not None)
+    assert flavour.is_mesh is (name != "none")
     assert (flavour.container is not None) is flavour.gates
+
+
+def test_what_is_not_known_is_no_mesh() -> None:
+    """It cannot be set, has no address, and vouches for nobody."""
+    assert "unknown" not in FLAVOURS
+    assert (UNKNOWN.is_mesh, UNKNOWN.gates, UNKNOWN.peer_header, UNKNOWN.admin_url) == (False, False, None, None)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ HEARD: list[tuple[str | None, dict[int, Heard]]] = [
     (None, {9902: said(b"<html>")}),
     (None, {15006: LISTENING}),
     (None, {9901: SILENT, 15006: LISTENING}),
+    # A host that is too busy to refuse.
+    (None, dict.fromkeys(PORTS, Heard("unreached"))),
 ]
 
 
@@ -80,7 +82,7 @@ def test_what_was_heard_instead_is_told_in_few_words() -> None:
 @given(
     st.dictionaries(
         st.sampled_from(sorted(PORTS)),
-        st.builds(Heard, st.sampled_from(["refused", "listening", "answered", "silent", "invalid"]),
+        st.builds(Heard, st.sampled_from(["refused", "unreached", "listening", "answered", "silent", "invalid"]),
                   st.sampled_from([0, 200, 404, 503]), st.sampled_from([b"", b"LIVE\n", b"live\n", b"READY", b"x"])),
     )
 )  # fmt: skip

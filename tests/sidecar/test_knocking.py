@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+import threading
 from time import monotonic
 from typing import Any
 
@@ -64,6 +66,41 @@ def test_who_hangs_up_has_said_nothing_valid(ports: Any) -> None:
     assert knock((Knock(9902, "/ready"),), 5.0) == {9902: Heard("invalid")}
 
 
+def test_a_connection_that_breaks_is_no_answer(own_host: str) -> None:
+    """A listener that resets it, as a process does that is killed."""
+    with socket.create_server((own_host, 9902)) as listener:
+
+        def reset() -> None:
+            connection, _ = listener.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        assert knock((Knock(9902, "/ready"),), 5.0) == {9902: Heard("invalid")}
+        thread.join(5)
+
+
+def test_an_answer_may_come_in_pieces(own_host: str) -> None:
+    """It is complete when its length is."""
+    with socket.create_server((own_host, 4191)) as listener:
+        heard = threading.Event()
+
+        def dribble() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for byte in OK:
+                    connection.sendall(bytes((byte,)))
+                heard.wait(5)
+
+        thread = threading.Thread(target=dribble)
+        thread.start()
+        assert knock((Knock(4191, "/live"),), 5.0) == {4191: Heard("answered", 200, b"live\n")}
+        heard.set()
+        thread.join(5)
+
+
 def test_the_second_address_is_tried_where_the_first_refuses(ports: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a dual-stack cluster Consul's proxy listens on ::1 alone."""
     ports.listen(19000, {"GET /ready": OK})
@@ -85,8 +122,8 @@ def test_a_host_without_ipv6_refuses_there(monkeypatch: pytest.MonkeyPatch) -> N
     assert knock((Knock(4191, "/live"), Knock(15008, None)), 5.0) == {4191: Heard("refused"), 15008: Heard("refused")}
 
 
-def test_a_crowded_listener_is_silent(own_host: str) -> None:
-    """One that takes no more connections holds up nobody either."""
+def test_a_crowded_listener_is_not_reached(own_host: str) -> None:
+    """One that takes no more connections holds up nobody either, and proves nothing."""
     with socket.create_server((own_host, 15008), backlog=1) as listener:
         crowd = [socket.socket() for _ in range(8)]
         for one in crowd:
@@ -95,4 +132,4 @@ def test_a_crowded_listener_is_silent(own_host: str) -> None:
         heard = knock((Knock(15008, None), Knock(4191, "/live")), 0.2)
         for one in crowd:
             one.close()
-    assert heard == {15008: Heard("silent"), 4191: Heard("refused")}
+    assert heard == {15008: Heard("unreached"), 4191: Heard("refused")}

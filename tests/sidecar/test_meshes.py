@@ -393,6 +393,24 @@ def test_a_thread_that_looks_on_can_be_stopped(settings: dict[str, Any], monkeyp
     assert gate.flavour.name in ("linkerd", "unknown")
 
 
+@pytest.mark.anyio
+async def test_a_look_at_a_silent_port_can_be_cancelled(ports: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and others of the event loop run meanwhile."""
+    monkeypatch.setattr(waiting, "ATTEMPT", 20.0)
+    ports.listen(9901)
+    gate, begin, ticks = unknown_pod(), monotonic(), 0
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gate.async_wait, 30)
+        with anyio.move_on_after(0.2):
+            while True:
+                await anyio.sleep(0.005)
+                ticks += 1
+        tasks.cancel_scope.cancel()
+    assert monotonic() - begin < 10
+    assert ticks > 5
+    assert gate.state.status == "waiting"
+
+
 # Native sidecars
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshaware.sidecar.schedule import ATTEMPT, GRACE, look, step
+from meshaware.sidecar.schedule import ATTEMPT, GRACE, again, look, step
 
 SECONDS = st.floats(min_value=0, max_value=1e9)
 
@@ -52,3 +54,8 @@ def test_attempt_and_grace_are_short() -> None:
     """One attempt never holds up the others for long; a pod without a sidecar is not kept waiting."""
     assert ATTEMPT == 1.0
     assert GRACE == 3.0
+
+
+def test_a_proxy_that_nobody_waits_for_is_looked_for_ever_more_rarely() -> None:
+    """After a second first; later once a minute, for ever."""
+    assert list(islice(again(), 9)) == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]

@@ -40,8 +40,8 @@ class Heard(NamedTuple):
     What came of a knock at a port of this host.
 
     Attributes:
-        said: `refused`; `listening`, where nothing was asked; `answered`; `silent`, of one that accepts and does not
-            answer; or what was wrong with the answer.
+        said: `refused`; `unreached`, where no connection came about in time; `listening`, where nothing was asked;
+            `answered`; `silent`, of one that accepts and does not answer; or what was wrong with the answer.
         status: The HTTP status, of an answer.
         body: Its body.
     """
@@ -81,7 +81,7 @@ class Sign(NamedTuple):
         if self.closed:
             return heard.said == "refused"
         if self.path is None:
-            return heard.said != "refused"
+            return heard.said not in ("refused", "unreached")
         if heard.said == "silent":
             return self.silent
         return heard.said == "answered" and heard.status in self.statuses and self.body.search(heard.body) is not None

@@ -11,6 +11,7 @@ import errno
 import selectors
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
@@ -64,9 +65,10 @@ class _Visit:
         self.port = knock.port
         self._exchange = None if knock.path is None else Exchange(knock.url, "GET", timeout, MAX_BYTES)
         self._selector = selector
-        self._heard = Heard("silent")
+        # For as long as no connection stands, nobody may be there: the kernel of a busy host takes its time to refuse.
+        self._heard = Heard("unreached")
         self._connection: socket.socket | None = None
-        self._connected = False
+        self._asked: tuple[Exchange, socket.socket] | None = None
         self._addresses = self._try_addresses(parse_loopback(knock.url).addresses)
         next(self._addresses, None)
 
@@ -93,10 +95,10 @@ class _Visit:
 
     def go_on(self) -> None:
         """Take the next step; the socket is ready for it."""
-        if not self._connected:
+        if self._asked is None:
             next(self._addresses, None)
             return
-        heard = self._receive()
+        heard = _receive(*self._asked)
         if heard is not None:
             self._heard = heard
             self.leave()
@@ -109,32 +111,28 @@ class _Visit:
         return self._heard
 
     def _begin(self, connection: socket.socket) -> None:
-        self._connected = True
         if self._exchange is None:
             self._heard = Heard("listening")
             self._close()
             return
-        try:
-            # A question is far smaller than what a socket takes at once.
+        self._heard = Heard("silent")
+        self._asked = self._exchange, connection
+        # A question is far smaller than what a socket takes at once; if the connection is broken, reading it tells.
+        with suppress(OSError):
             connection.send(self._exchange.request)
-        except OSError:
-            self._heard = Heard("invalid")
-            self._close()
-            return
         self._selector.register(connection, selectors.EVENT_READ, self)
-
-    def _receive(self) -> Heard | None:
-        if self._connection is None or self._exchange is None:
-            return None
-        try:
-            reply = self._exchange.receive(self._connection.recv(_CHUNK))
-        except SidecarUnavailable as error:
-            return Heard(error.cause)
-        except OSError:
-            return Heard("invalid")
-        return None if reply is None else Heard("answered", reply.status, reply.body)
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _receive(exchange: Exchange, connection: socket.socket) -> Heard | None:
+    try:
+        reply = exchange.receive(connection.recv(_CHUNK))
+    except SidecarUnavailable as error:
+        return Heard(error.cause)
+    except OSError:
+        return Heard("invalid")
+    return None if reply is None else Heard("answered", reply.status, reply.body)
