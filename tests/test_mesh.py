@@ -282,6 +282,17 @@ def test_a_synchronous_worker_learns_of_it_too(late: Callable[[], None]) -> None
     assert routes.admin_url == "http://localhost:15000"
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_worker_ends_at_once_where_no_sidecar_has_come(known: bool, own_host: str) -> None:
+    """Nobody waits for a thread that waits: neither for a sidecar that is late nor for one that may never come."""
+    waited = MeshSettings(mesh="istio") if known else MeshSettings(in_kubernetes=True, workload={})
+    mesh = Mesh(waited)
+    begin = monotonic()
+    with mesh.sync_lifespan():
+        assert mesh.gate.wait(0.05, fatal=False) is not known
+    assert monotonic() - begin < 3
+
+
 @pytest.mark.anyio
 async def test_upstream_failures_that_nothing_handled_get_a_fitting_status() -> None:
     """504 and 503, without a word about hosts or routes; a handler of the application's own goes first."""

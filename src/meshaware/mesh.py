@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -20,8 +20,8 @@ from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import INTERVAL, SidecarRoutes
 from meshaware.client.build import async_close_connections, close_connections, declared_routes
 from meshaware.client.httpx import create_async_client, create_client
+from meshaware.flavours import Flavour
 from meshaware.jobs.job import AsyncJob, Job
-from meshaware.jobs.leaving import Leaving
 from meshaware.settings import MeshSettings, Workload
 from meshaware.sidecar.parting import QuitPolicy
 from meshaware.sidecar.readiness import ReadinessGate
@@ -122,10 +122,8 @@ class Mesh:
 
     def _layer(self, app: ASGIApp) -> ASGIApp:
         settings = self.settings
-        carrying = MeshMiddleware(app, settings, gate=self.gate)
-        health = HealthEndpoints(
-            carrying, livez=settings.livez_path, readyz=settings.readyz_path, report=self.readiness
-        )
+        inner = MeshMiddleware(app, settings, gate=self.gate)
+        health = HealthEndpoints(inner, livez=settings.livez_path, readyz=settings.readyz_path, report=self.readiness)
         return LastAnswers(health, self._drain)
 
     @asynccontextmanager
@@ -157,16 +155,12 @@ class Mesh:
 
     async def _follow_sidecar(self) -> None:
         # The gate says itself, once, that it gave up; a sidecar that comes later is still found.
-        if not await self.gate.async_wait(fatal=False):
-            await self.gate.async_wait(math.inf, fatal=False)
         flavour = await self.gate.async_find()
         if flavour.admin_url is None:
             return
         workload = await async_load_workload(self.settings, flavour=flavour)
+        self._learn(flavour, workload)
         if isinstance(self.routes, SidecarRoutes):
-            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
-            # What a short name means depends on the namespace, and the sidecar knows it for sure.
-            self.routes.namespace = self.routes.namespace or workload.namespace
             await self.routes.async_refresh(max_age=INTERVAL)
         self.workload = workload
         if isinstance(self.routes, SidecarRoutes):
@@ -181,11 +175,13 @@ class Mesh:
         is forked inside has a thread of its own.
         """
         routes = self.routes if isinstance(self.routes, SidecarRoutes) else None
+        stopping = threading.Event()
         if routes is not None:
-            routes.start(after=self._wait_and_load)
+            routes.start(after=partial(self._wait_and_load, stopping))
         try:
             yield
         finally:
+            stopping.set()
             try:
                 if routes is not None:
                     routes.stop()
@@ -195,18 +191,20 @@ class Mesh:
                 if self.telemetry is not None:
                     self.telemetry.flush_what_moves()
 
-    def _wait_and_load(self) -> bool:
-        if not self.gate.wait(fatal=False):
-            self.gate.wait(math.inf, fatal=False)
-        flavour = self.gate.find()
-        if flavour.admin_url is None:
+    def _wait_and_load(self, stopping: threading.Event) -> bool:
+        flavour = self.gate.find(stopping)
+        if flavour.admin_url is None or stopping.is_set():
             return False
         workload = load_workload(self.settings, flavour=flavour)
-        if isinstance(self.routes, SidecarRoutes):
-            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
-            self.routes.namespace = self.routes.namespace or workload.namespace
+        self._learn(flavour, workload)
         self.workload = workload
         return True
+
+    def _learn(self, flavour: Flavour, workload: Workload) -> None:
+        if isinstance(self.routes, SidecarRoutes):
+            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
+            # What a short name means depends on the namespace, and the sidecar knows it for sure.
+            self.routes.namespace = self.routes.namespace or workload.namespace
 
     def job(self, *, quit: QuitPolicy | None = None, shared: bool | None = None) -> Job:  # noqa: A002 (as its variable)
         """
@@ -215,15 +213,12 @@ class Mesh:
         Args:
             quit: When the sidecar is let go afterwards: `success`, `always`, `never`; default `settings.quit`.
             shared: Whether also where the pod has other containers of the application; default `settings.quit_shared`.
-
-        Raises:
-            SidecarNotReady: As the work begins: the sidecar was not ready in `settings.ready_timeout`.
         """
-        return Job(self, Leaving(self, quit, shared))
+        return Job(self, quit, shared)
 
     def async_job(self, *, quit: QuitPolicy | None = None, shared: bool | None = None) -> AsyncJob:  # noqa: A002
         """Do one piece of work on asyncio or trio, otherwise as `job`: `async with mesh.async_job():`, or `@`."""
-        return AsyncJob(self, Leaving(self, quit, shared))
+        return AsyncJob(self, quit, shared)
 
     async def aclose(self) -> None:
         """Close the connections of every client made by `client` and `async_client`; the clients stay usable."""

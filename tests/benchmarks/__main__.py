@@ -15,6 +15,7 @@ from tests.benchmarks import (
     bench_match,
     bench_middleware,
     bench_telemetry,
+    bench_waiting,
 )
 
 BENCHMARKS = {
@@ -26,6 +27,7 @@ BENCHMARKS = {
     "logs": bench_logs.main,
     "match": bench_match.main,
     "telemetry": bench_telemetry.main,
+    "waiting": bench_waiting.main,
 }
 
 

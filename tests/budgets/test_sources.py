@@ -403,21 +403,6 @@ def test_a_forked_process_goes_on_with_a_thread_of_its_own(admin: Any, one_host:
     os.close(write)
 
 
-def test_a_thread_that_still_waits_to_begin_holds_up_no_end() -> None:
-    """A sidecar that never comes; a request would be waited for as long as it may take."""
-    begun, go = threading.Event(), threading.Event()
-
-    def wait() -> bool:
-        begun.set()
-        return go.wait(60)
-
-    routes = SidecarRoutes("http://127.0.0.1:9", timeout=600)
-    routes.start(after=wait)
-    assert begun.wait(10)
-    routes.stop()
-    go.set()
-
-
 def test_a_lock_that_nobody_lets_go_of_does_not_stop_the_others_for_ever(
     admin: Any, one_host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from meshaware.cli import wait
 from meshaware.cli.exits import EX_CONFIG, EX_OK, EX_UNAVAILABLE, EX_USAGE
 from meshaware.cli.wait import wait_for_sidecar
 from meshaware.testing import LocalMesh
@@ -310,3 +313,19 @@ def test_routes_are_waited_for(process: Callable[..., Ran]) -> None:
     assert code == EX_UNAVAILABLE
     assert begun.endswith("200ms at most: " + tester.sidecar.admin_url + "/config_dump: no route yet for nowhere:80")
     assert "the sidecar (Istio) takes calls, but not all routes that were waited for came in " in failed
+
+
+def test_the_page_has_the_options_and_the_exit_codes() -> None:
+    """And no others; the help has the same codes."""
+    page = (Path(__file__).parents[2] / "docs" / "readiness.md").read_text()
+    section = page.partition("## In front of any program\n")[2].partition("\n## ")[0]
+    parser = argparse.ArgumentParser()
+    wait.add_arguments(parser)
+    options = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    table = section.partition("| option | meaning |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert set(re.findall(r"--[a-z-]+", table)) == options
+    codes = section.partition("| exit code | when |\n|---|---|\n")[2].partition("\n\n")[0]
+    documented = {code for row in codes.splitlines() for code in re.findall(r"[0-9]+", row.split("|")[1])}
+    assert parser.epilog is not None
+    assert documented == set(re.findall(r"^  ([0-9]+) ", parser.epilog, re.MULTILINE))
+    assert {str(code) for code in (EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_CONFIG)} <= documented

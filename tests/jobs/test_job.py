@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_a_gate_that_is_not_fatal_lets_the_work_begin(run: Run, sidecar: Any) ->
     sidecar.ready = False
     assert run(Mesh(sidecar.settings(ready_timeout="50ms", ready_fatal=False)), lambda: 42) == 42
     assert sidecar.told == 1
+
+
+def test_a_job_that_never_began_leaves_nobody_asking(sidecar: Any) -> None:
+    """The thread that would have read the routes ends with it."""
+    sidecar.ready = False
+    with pytest.raises(SidecarNotReady):
+        run_sync(Mesh(sidecar.settings(ready_timeout="50ms")), fail)
+    for thread in threading.enumerate():
+        if thread.name == "meshaware-routes":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_a_failure_is_raised_as_it_is_and_the_sidecar_stays(run: Run, sidecar: Any, lines: Any) -> None:

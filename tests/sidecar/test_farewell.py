@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from meshaware.flavours import FLAVOURS
 from meshaware.sidecar.exchange import AdminReply
 from meshaware.sidecar.farewell import Ask, Dismissal, farewell
 
-ISTIO, LINKERD, CONSUL = FLAVOURS["istio"], FLAVOURS["linkerd"], FLAVOURS["consul"]
+ISTIO = FLAVOURS["istio"]
 POST = "http://localhost:15020/quitquitquit"
 REFUSED = SidecarUnavailable("nobody", "refused")
 BROKEN = SidecarUnavailable("broke off", "invalid")
@@ -144,6 +145,15 @@ def test_nobody_there_from_the_start_is_no_news() -> None:
             told=False, reason=f"nothing listens at {POST}: the sidecar (Istio) has gone already, or was never there"
         ),
     )
+
+
+def test_a_mesh_that_does_not_tell_its_readiness_is_believed_to_have_gone() -> None:
+    """There is nobody else to ask."""
+    conversation = farewell(replace(ISTIO, ready_url=None))
+    assert next(conversation).url == POST
+    with pytest.raises(StopIteration) as end:
+        conversation.send(REFUSED)
+    assert not end.value.value.refused
 
 
 @pytest.mark.parametrize("answer", [AdminReply(200, b""), AdminReply(503, b""), SILENT, BROKEN])

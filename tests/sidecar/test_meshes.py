@@ -7,10 +7,13 @@ the sources of linkerd2-proxy, kuma-dp and ztunnel say; their proxies have not b
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -19,8 +22,10 @@ import anyio
 import pytest
 
 from meshaware import MeshSettings, ReadinessGate
+from meshaware.budgets.sources import SidecarRoutes
 from meshaware.flavours import PORTS
 from meshaware.instrumentation import GateOutcome, on_gate
+from meshaware.mesh import Mesh
 from meshaware.settings.model import MeshName
 from meshaware.sidecar import schedule, waiting
 
@@ -212,12 +217,9 @@ def consul(
 ) -> Any:
     """An Envoy laid out as Consul's: admin on 19000, inbound on 20000, consul-dataplane's own port 20600."""
 
-    def start() -> None:
+    def start(*further: object) -> None:
         routes = [{"match": {"prefix": "/"}, "route": {"cluster": "local_app"}}]
-        listeners = [
-            http_listener("public_listener", routes, at=(ports.host, 20000)),
-            http_listener("outbound_listener", routes, at=(ports.host, 15001)),
-        ]
+        listeners = [http_listener("public_listener", routes, at=(ports.host, 20000)), *further]
         start_envoy(listeners, [cluster("local_app", 8080, ports.host)], admin=(ports.host, 19000))
 
     ports.start_envoy = start
@@ -244,6 +246,49 @@ def test_an_envoy_of_somebody_s_own_is_no_mesh(wait: Wait, consul: Any, monkeypa
     gate = unknown_pod()
     assert wait(gate, 20)
     assert gate.flavour.name == "unknown"
+
+
+def rds(listener: Any, name: str, path: Path) -> Any:
+    """The listener, with the routes of a file in the place of its own, as Consul's resolved chains have them."""
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["route_config"]
+    manager["rds"] = {
+        "route_config_name": name,
+        "config_source": {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"},
+    }
+    return listener
+
+
+@pytest.mark.envoy
+@pytest.mark.anyio
+async def test_consul_s_routes_are_read_and_the_longest_holds(
+    consul: Any, tmp_path: Path, http_listener: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each upstream has a configuration for any host, so a name does not tell which one a call takes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kind = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+    listeners: list[object] = []
+    for number, (name, timeout) in enumerate((("inventory", "3s"), ("orders", "7s"))):
+        routes = [{"match": {"prefix": "/"}, "route": {"cluster": "local_app", "timeout": timeout}}]
+        hosts = [{"name": name, "domains": ["*"], "routes": routes}]
+        document = {"resources": [{"@type": kind, "name": name, "virtual_hosts": hosts}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        listener = http_listener(name, [], at=(consul.host, 15001 + number))
+        listeners.append(rds(listener, name, tmp_path / f"{name}.json"))
+    consul.listen(20600)
+    consul.start_envoy(*listeners)
+    mesh = Mesh(MeshSettings(in_kubernetes=True, workload={}))
+    assert isinstance(mesh.routes, SidecarRoutes)
+    async with mesh.lifespan():
+        with anyio.fail_after(20):
+            while not mesh.routes.live:
+                await anyio.sleep(0.01)
+    assert mesh.gate.flavour.name == "consul"
+    assert mesh.routes.admin_url == "http://localhost:19000"
+    for host in ("inventory", "orders"):
+        route = mesh.routes.current.match("GET", f"http://{host}:8080/")
+        assert route is not None
+        assert route.budget.timeout == 7.0
 
 
 # None, and late
@@ -317,9 +362,35 @@ def test_a_late_mesh_without_a_proxy_is_found_too(
 
 @pytest.mark.parametrize("mesh", ["none", "linkerd"])
 def test_where_the_mesh_is_known_nothing_is_looked_for(mesh: MeshName, find: Found, ports: Any) -> None:
-    """A setting is believed."""
+    """A setting is believed, and the proxy waited for."""
+    ports.listen(4191, {"GET /live": LINKERD_LIVE, "GET /ready": LINKERD_READY})
     assert find(ReadinessGate(MeshSettings(mesh=mesh))).name == mesh
-    assert ports.requests == []
+    assert ports.requests == ([] if mesh == "none" else [b"4191 GET /ready"])
+
+
+def test_a_gate_that_has_failed_is_waited_for_on(find: Found, ports: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """One line says that the time was up; a proxy that is late is still waited for."""
+    gate = ReadinessGate(MeshSettings(mesh="linkerd", ready_timeout=0.05))
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(find, gate)
+        until(lambda: any("is not ready after" in record.getMessage() for record in caplog.records))
+        ports.listen(4191, {"GET /ready": LINKERD_READY})
+        assert found.result(20).name == "linkerd"
+    assert gate.is_open
+
+
+@pytest.mark.parametrize("settings", [{"mesh": "linkerd"}, {"in_kubernetes": True, "workload": {}}], ids=str)
+@pytest.mark.usefixtures("own_host")
+def test_a_thread_that_looks_on_can_be_stopped(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits for a proxy that is known, and while it looks for one that is not."""
+    monkeypatch.setattr(waiting, "GRACE", 0.05)
+    gate, stopping = ReadinessGate(MeshSettings(**settings)), Event()
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(gate.find, stopping)
+        until(lambda: gate.state.attempts > 2)
+        stopping.set()
+        assert found.result(10) is gate.flavour
+    assert gate.flavour.name in ("linkerd", "unknown")
 
 
 # Native sidecars

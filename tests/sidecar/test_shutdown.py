@@ -118,6 +118,13 @@ def test_a_proxy_is_told_by_an_empty_post(
     assert b"\r\ncontent-length: 0\r\n" in request.lower()
 
 
+def test_by_default_it_is_told_where_its_mesh_has_it(let_go: Dismiss, proxy: Callable[..., Proxy]) -> None:
+    """No setting is needed."""
+    peer = proxy(ISTIO)
+    quit_ = FLAVOURS["istio"].quit._replace(url=f"{peer.url}/quitquitquit")
+    assert let_go(replace(FLAVOURS["istio"], quit=quit_)).told
+
+
 @pytest.mark.parametrize(
     ("mesh", "reply", "meaning"),
     [

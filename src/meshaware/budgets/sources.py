@@ -91,7 +91,7 @@ class SidecarRoutes:
         self._sharing = shared and AVAILABLE
         self._rounds = self._make_rounds(RouteTable.empty() if fallback is None else fallback, namespace)
         self._thread: threading.Thread | None = None
-        self._stopping, self._through = threading.Event(), threading.Event()
+        self._stopping = threading.Event()
         self._gate: Callable[[], bool] | None = None
 
     def __repr__(self) -> str:
@@ -182,9 +182,9 @@ class SidecarRoutes:
         """
         if self._thread is not None:
             return
-        self._gate, self._stopping, self._through = after, threading.Event(), threading.Event()
+        self._gate, self._stopping = after, threading.Event()
         self._thread = threading.Thread(
-            target=self._follow, args=(self._stopping, self._through), name="meshaware-routes", daemon=True
+            target=self._follow, args=(self._stopping,), name="meshaware-routes", daemon=True
         )
         _started.add(self)
         self._thread.start()
@@ -194,8 +194,8 @@ class SidecarRoutes:
         thread, self._thread = self._thread, None
         _started.discard(self)
         self._stopping.set()
-        # It may be in the middle of a request; one that still waits to begin is waited for in vain.
-        if thread is not None and thread is not threading.current_thread() and self._through.is_set():
+        if thread is not None and thread is not threading.current_thread():
+            # It may be in the middle of a request.
             thread.join(self._request + 1.0)
         self._stopping = threading.Event()
 
@@ -209,10 +209,9 @@ class SidecarRoutes:
     ) -> None:
         self.stop()
 
-    def _follow(self, stopping: threading.Event, through: threading.Event) -> None:
+    def _follow(self, stopping: threading.Event) -> None:
         if self._gate is not None and not self._gate():
             return
-        through.set()
         while not stopping.is_set():
             if self._url:
                 run(self._rounds.steps(self._rounds.patience), self._url, stopping)

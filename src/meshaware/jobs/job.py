@@ -13,7 +13,7 @@ import anyio
 
 from meshaware.jobs.leaving import Host, Leaving
 from meshaware.jobs.sigterm import Terminated, async_hear_sigterm, hear_sigterm
-from meshaware.sidecar.parting import Outcome
+from meshaware.sidecar.parting import Outcome, QuitPolicy
 
 __all__ = ["AsyncJob", "Holder", "Job", "outcome_of"]
 
@@ -49,11 +49,15 @@ class Job:
 
     Args:
         holder: The mesh.
-        leaving: How to leave it.
+        policy: When its sidecar is let go; None: as the settings say.
+        shared: Whether other containers of the application do not matter; None: as the settings say.
+
+    Raises:
+        SidecarNotReady: As the work would begin: the sidecar was not ready in `settings.ready_timeout`.
     """
 
-    def __init__(self, holder: Holder, leaving: Leaving) -> None:
-        self._holder, self._leaving = holder, leaving
+    def __init__(self, holder: Holder, policy: QuitPolicy | None = None, shared: bool | None = None) -> None:  # noqa: FBT001
+        self._holder, self._leaving = holder, Leaving(holder, policy, shared)
         self._entered: list[AbstractContextManager[None]] = []
 
     def __enter__(self) -> None:
@@ -94,11 +98,15 @@ class AsyncJob:
 
     Args:
         holder: The mesh.
-        leaving: How to leave it.
+        policy: When its sidecar is let go; None: as the settings say.
+        shared: Whether other containers of the application do not matter; None: as the settings say.
+
+    Raises:
+        SidecarNotReady: As the work would begin: the sidecar was not ready in `settings.ready_timeout`.
     """
 
-    def __init__(self, holder: Holder, leaving: Leaving) -> None:
-        self._holder, self._leaving = holder, leaving
+    def __init__(self, holder: Holder, policy: QuitPolicy | None = None, shared: bool | None = None) -> None:  # noqa: FBT001
+        self._holder, self._leaving = holder, Leaving(holder, policy, shared)
         self._entered: list[AbstractAsyncContextManager[None]] = []
 
     async def __aenter__(self) -> None:

@@ -12,11 +12,10 @@ import os
 import signal
 import threading
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from types import FrameType
 
 import anyio
-from anyio.abc import TaskStatus
 
 __all__ = ["AsyncEar", "Ear", "Terminated", "async_hear_sigterm", "hear_sigterm"]
 
@@ -81,50 +80,67 @@ class AsyncEar:
     """
     As `Ear`, for asyncio and trio: SIGTERM cancels.
 
+    An event loop's own way to hear signals forgets one that comes as it stops listening, and this one must not be lost:
+    so the handler notes it at once, and wakes the loop through a pipe.
+
     Attributes:
-        told: Whether SIGTERM came.
+        told: Whether it came, and nothing was ended for it.
     """
 
     def __init__(self) -> None:
         self.told = False
         self._work = anyio.CancelScope()
+        self._heard, self._tell = os.pipe()
 
     @contextmanager
     def at_work(self) -> Generator[None]:
-        """Do what SIGTERM cancels, and raise `Terminated` if it did."""
+        """Do what SIGTERM cancels, also one that came before, and raise `Terminated` if it did."""
         with self._work:
             yield
         if self.told and self._work.cancelled_caught:
             self.told = False
             raise Terminated
 
-    async def listen(self, *, task_status: TaskStatus[None]) -> None:
-        """Be the task that hears SIGTERM, until it is cancelled."""
-        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
-            task_status.started()
-            async for _ in signals:
-                self.told = True
-                self._work.cancel()
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Be the handler of SIGTERM."""
+        del number, frame
+        if not self.told:
+            self.told = True
+            os.write(self._tell, b"!")
+
+    async def listen(self) -> None:
+        """Be the task that cancels the work."""
+        await anyio.wait_readable(self._heard)
+        self._work.cancel()
+
+    def close(self) -> None:
+        """Let the pipe go, when nobody handles and nobody listens any more."""
+        os.close(self._heard)
+        os.close(self._tell)
 
 
 @asynccontextmanager
 async def async_hear_sigterm() -> AsyncGenerator[AsyncEar]:
     """The same as `hear_sigterm`, on asyncio and trio."""
-    ear = AsyncEar()
-    if not _unheard():
-        yield ear
-        return
-    failure: BaseException | None = None
-    async with anyio.create_task_group() as listening:
-        await listening.start(ear.listen)
-        try:
+    with closing(AsyncEar()) as ear:
+        if not _unheard():
             yield ear
-        except BaseException as error:  # noqa: BLE001 (raised again below, outside the group that would wrap it)
-            failure = error
-        listening.cancel_scope.cancel()
-    _send_again(told=ear.told)
-    if failure is not None:
-        raise failure
+            return
+        failure: BaseException | None = None
+        signal.signal(signal.SIGTERM, ear.handle)
+        try:
+            async with anyio.create_task_group() as listening:
+                listening.start_soon(ear.listen)
+                try:
+                    yield ear
+                except BaseException as error:  # noqa: BLE001 (raised again below, outside the group that would wrap it)
+                    failure = error
+                listening.cancel_scope.cancel()
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _send_again(told=ear.told)
+        if failure is not None:
+            raise failure
 
 
 def _unheard() -> bool:

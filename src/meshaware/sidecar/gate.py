@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
+from threading import Event
 from time import monotonic, sleep
 from typing import NamedTuple
 
@@ -108,28 +109,39 @@ class Gate:
             self._pass(stage, end)
         return self._outcome(stages, fatal=fatal)
 
-    def find(self) -> Flavour:
+    def find(self, stopping: Event | None = None) -> Flavour:
         """
-        Look on, slowly, for a proxy that had not come when the gate opened; return which mesh it is, once it is ready.
+        Wait without end until the gate is open, the mesh is known and its proxy is ready; return the mesh.
 
-        Where it is known which mesh this is, it returns at once; otherwise when a proxy shows itself, which may be
-        never: it is for a thread of its own.
+        A proxy that had not come when the gate opened is looked for further on, slowly. It may never come: this is for
+        a thread of its own.
+
+        Args:
+            stopping: Set by another thread that wants this to end; the mesh is then what is known by now.
         """
+        stopping = Event() if stopping is None else stopping
+        # The first time ends with a line in the log.
+        for timeout in (None, math.inf):
+            stages, end = self._begin(timeout, ())
+            for stage in stages:
+                self._pass(stage, end, stopping)
         pauses = again()
-        while not self._room.settled:
-            sleep(next(pauses))
+        while not self._room.settled and not stopping.wait(next(pauses)):
             perform(self._look(monotonic() + ATTEMPT))
         for stage in self._late_stages():
-            self._pass(stage, math.inf)
+            self._pass(stage, math.inf, stopping)
         return self.flavour
 
-    def _pass(self, stage: Stage, end: float) -> None:
+    def _pass(self, stage: Stage, end: float, stopping: Event | None = None) -> None:
+        rest = sleep if stopping is None else stopping.wait
         with self._waiting(stage, end) as waiter:
             while (turn := stage.room.turn(waiter, monotonic())) is not None:
+                if stopping is not None and stopping.is_set():
+                    return
                 if turn.ask:
                     self._hear(stage, waiter, perform(stage.attempt(monotonic() + turn.seconds)))
                 else:
-                    sleep(turn.seconds)
+                    rest(turn.seconds)
 
     # What threads and tasks have in common
 
@@ -139,9 +151,7 @@ class Gate:
         if math.isnan(seconds) or seconds < 0:
             raise ValueError(f"timeout={seconds!r}: the time to wait is a number of seconds, 0 or more")
         stages = [*self._stages, *self._upstream_stages(read_upstreams(upstreams))]
-        untold, self._untold = self._untold, []
-        for news in untold:
-            self._tell(news, self.flavour)
+        self._say_untold()
         return stages, monotonic() + seconds if seconds else -math.inf
 
     @contextmanager
@@ -163,6 +173,12 @@ class Gate:
 
     def _publish(self, stage: Stage) -> None:
         for news in stage.room.take_news():
+            self._tell(news, self.flavour)
+        self._say_untold()
+
+    def _say_untold(self) -> None:
+        untold, self._untold = self._untold, []
+        for news in untold:
             self._tell(news, self.flavour)
 
     def _outcome(self, stages: list[Stage], *, fatal: bool | None) -> bool:

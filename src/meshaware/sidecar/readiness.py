@@ -81,7 +81,12 @@ class ReadinessGate(Gate):
         return self._outcome(stages, fatal=fatal)
 
     async def async_find(self) -> Flavour:
-        """The same as `find`, on asyncio and trio."""
+        """The same as `find`, on asyncio and trio; it ends with its cancellation."""
+        for timeout in (None, math.inf):
+            await anyio.lowlevel.checkpoint()
+            stages, end = self._begin(timeout, ())
+            for stage in stages:
+                await self._async_pass(stage, end)
         pauses = again()
         while not self._room.settled:
             await anyio.sleep(next(pauses))
