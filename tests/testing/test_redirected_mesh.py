@@ -212,8 +212,12 @@ def test_a_service_in_a_pod_works_as_behind_a_proxy_setting(shop: Shop) -> None:
     }
     # Envoy saw where the connections were meant to go: they did not ask for it, the kernel brought them.
     outbound = until(lambda: len(found := _outbound(orders)) == 2 and found)
-    assert [entry["destination"] for entry in outbound] == ["10.96.0.1:8080"] * 2
-    assert [entry["flags"] for entry in outbound] == ["-", "UT"]
+    assert [(entry["path"], entry["flags"], entry["destination"]) for entry in outbound] == [
+        ("/items/42", "-", "10.96.0.1:8080"),
+        ("/wait/2", "UT", "10.96.0.1:8080"),
+    ]
+    inbound = [entry for entry in shop.inventory.sidecar.access_log() if entry["path"] == "/items/42"]
+    assert [(entry["direction"], entry["destination"]) for entry in inbound] == [("inbound", "10.244.0.2:8080")]
 
 
 def _outbound(service: LocalService) -> list[dict[str, Any]]:

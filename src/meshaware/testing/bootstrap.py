@@ -74,9 +74,11 @@ def bootstrap(
     if tracing is not None:
         clusters.append(collector_cluster(tracing))
     if exemption is not None:
-        for listener in listeners:
-            # Where the connection was meant to go, before the kernel sent it here.
-            listener["use_original_dst"] = listener["traffic_direction"] != "UNSPECIFIED"
+        # Where the connection was meant to go, before the kernel sent it here: outbound it is handed to that listener;
+        # inbound it must not be, for the outbound listener of the same port would take it.
+        listeners[0]["use_original_dst"] = True
+        for listener in listeners[2:]:
+            listener["listener_filters"] = [_ORIGINAL_DST]
         # What comes for a port that no service has finds no listener of its own; what was sent here, the test has.
         listeners[0]["filter_chains"][0]["filter_chain_match"] = {"destination_port": ports.outbound}
         listeners[0]["default_filter_chain"] = {"filters": [_BLACK_HOLE]}
@@ -191,6 +193,10 @@ class _Connections:
         }
 
 
+_ORIGINAL_DST = {
+    "name": "envoy.filters.listener.original_dst",
+    "typed_config": {"@type": f"{_TYPE}envoy.extensions.filters.listener.original_dst.v3.OriginalDst"},
+}
 _TCP_PROXY = {
     "@type": f"{_TYPE}{_NETWORK}.tcp_proxy.v3.TcpProxy",
     "stat_prefix": "BlackHoleCluster",
