@@ -16,7 +16,7 @@ STOREYS = [
     {"deadline", "identity", "flavours", "instrumentation", "request_copy"},
     {"settings", "propagation"},
     {"budgets", "sidecar"},
-    {"client", "asgi", "telemetry", "logs"},
+    {"client", "asgi", "jobs", "telemetry", "logs"},
     {"mesh"},
     {"httpx2", "testing", "cli"},
     {"__main__"},

@@ -121,6 +121,7 @@ DEADLINES = "tests/test_meshes.py::test_a_deadline_goes_on_inside_every_mesh"
 ENVOY_TIME = "tests/asgi/test_deadlines.py::test_envoys_word_counts_by_mesh"
 NOTHING = "tests/sidecar/test_readiness.py::test_without_a_sidecar_it_returns_at_once"
 NATIVE = f"{MESH}::test_a_native_sidecar_is_not_waited_for"
+TOLD = "tests/sidecar/test_shutdown.py::test_a_proxy_is_told_by_an_empty_post"
 ENVOYS = "tests/sidecar/test_replies.py::test_a_real_envoys_own_answers_are_told"
 COLUMNS = ("istio", "ambient", "linkerd", "consul", "kuma", "none")
 PROOFS: dict[str, tuple[str | None, ...]] = {
@@ -179,6 +180,14 @@ PROOFS: dict[str, tuple[str | None, ...]] = {
         None,
     ),
     "who called": (PEERS, None, PEERS, PEERS, PEERS, None),
+    "a job's sidecar is let go": (
+        "tests/test_job_live.py::test_a_job_calls_through_its_sidecar_and_then_lets_it_go",
+        None,
+        TOLD,
+        TOLD,
+        None,
+        None,
+    ),
     "who answered": (
         ENVOYS,
         ENVOYS,

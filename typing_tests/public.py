@@ -111,3 +111,24 @@ async def service() -> None:
     setup_telemetry(mesh.settings, app=app)
     assert_type(meshaware.__version__, str)
     meshaware.nope  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # noqa: B018
+
+
+async def jobs() -> None:
+    mesh = Mesh()
+
+    @mesh.job(quit="always", shared=True)
+    def count(copies: int, *, title: str = "") -> int:
+        return copies + len(title)
+
+    @mesh.async_job()
+    async def async_count(copies: int) -> int:
+        return copies
+
+    assert_type(count(1, title="a"), int)
+    count("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await async_count(1), int)
+    with mesh.job():
+        pass
+    async with mesh.async_job(quit="never"):
+        pass
+    mesh.job(quit="sometimes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

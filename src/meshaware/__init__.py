@@ -9,6 +9,7 @@ The rooms, each name from the file it lives in; nothing is loaded before it is u
     sidecar/       the proxy beside this process
     client/        httpx clients that keep budgets and carry headers
     asgi/          the middleware
+    jobs/          work that comes to an end, beside a sidecar that does not
     telemetry/     OpenTelemetry
     logs/          what log lines say of the request
     mesh           all of it in two lines

@@ -11,15 +11,19 @@ from weakref import WeakSet
 
 import anyio
 
+from meshaware.asgi.drain import Drain, LastAnswers, drain_time
 from meshaware.asgi.errors import ERROR_HANDLERS
-from meshaware.asgi.health import HealthEndpoints
-from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors
+from meshaware.asgi.health import HealthEndpoints, readiness
+from meshaware.asgi.install import Application, around_lifespan, around_stack, handle_errors, within_lifespan
 from meshaware.asgi.middleware import MeshMiddleware
 from meshaware.asgi.types import ASGIApp
 from meshaware.budgets import RouteSource, RouteTable
 from meshaware.budgets.sources import INTERVAL, SidecarRoutes
 from meshaware.client.build import async_close_connections, close_connections, declared_routes
+from meshaware.flavours import Flavour
+from meshaware.jobs.job import AsyncJob, Job
 from meshaware.settings import MeshSettings, Workload
+from meshaware.sidecar.parting import QuitPolicy
 from meshaware.sidecar.readiness import ReadinessGate
 from meshaware.sidecar.workload import async_load_workload, load_workload
 
@@ -56,6 +60,7 @@ class Mesh:
         self.telemetry: Telemetry | None = None
         self._clients: WeakSet[httpx.Client] = WeakSet()
         self._async_clients: WeakSet[httpx.AsyncClient] = WeakSet()
+        self._drain = Drain(partial(drain_time, self.settings, self.gate))
 
     def _choose_routes(self) -> RouteTable | RouteSource:
         declared = declared_routes(self.settings)
@@ -77,7 +82,8 @@ class Mesh:
 
         The application's own lifespan, middleware and error handlers stay as they are. Around them come: OpenTelemetry,
         the headers of each request, `/livez` and `/readyz`, and replies for upstream failures that nothing handled.
-        The port is bound at once; the gate is waited for in the background, and `/readyz` tells.
+        The port is bound at once; the gate is waited for in the background, and `/readyz` tells. From SIGTERM on it is
+        503, and the server goes on serving for a while, if it takes signals as uvicorn does.
 
         Args:
             app: A FastAPI or Starlette application.
@@ -89,6 +95,7 @@ class Mesh:
         if telemetry:
             self._set_up_telemetry(app)
         around_stack(app, self._layer)
+        within_lifespan(app, self._drain.watching)
         around_lifespan(app, self.lifespan)
         handle_errors(app, ERROR_HANDLERS)
 
@@ -115,12 +122,9 @@ class Mesh:
 
     def _layer(self, app: ASGIApp) -> ASGIApp:
         settings = self.settings
-        return HealthEndpoints(
-            MeshMiddleware(app, settings, gate=self.gate),
-            livez=settings.livez_path,
-            readyz=settings.readyz_path,
-            report=self.readiness,
-        )
+        inner = MeshMiddleware(app, settings, gate=self.gate)
+        health = HealthEndpoints(inner, livez=settings.livez_path, readyz=settings.readyz_path, report=self.readiness)
+        return LastAnswers(health, self._drain)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -155,10 +159,8 @@ class Mesh:
         if flavour.admin_url is None:
             return
         workload = await async_load_workload(self.settings, flavour=flavour)
+        self._learn(flavour, workload)
         if isinstance(self.routes, SidecarRoutes):
-            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
-            # What a short name means depends on the namespace, and the sidecar knows it for sure.
-            self.routes.namespace = self.routes.namespace or workload.namespace
             await self.routes.async_refresh(max_age=INTERVAL)
         self.workload = workload
         if isinstance(self.routes, SidecarRoutes):
@@ -194,11 +196,29 @@ class Mesh:
         if flavour.admin_url is None or stopping.is_set():
             return False
         workload = load_workload(self.settings, flavour=flavour)
-        if isinstance(self.routes, SidecarRoutes):
-            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
-            self.routes.namespace = self.routes.namespace or workload.namespace
+        self._learn(flavour, workload)
         self.workload = workload
         return True
+
+    def _learn(self, flavour: Flavour, workload: Workload) -> None:
+        if isinstance(self.routes, SidecarRoutes):
+            self.routes.admin_url = self.routes.admin_url or flavour.admin_url
+            # What a short name means depends on the namespace, and the sidecar knows it for sure.
+            self.routes.namespace = self.routes.namespace or workload.namespace
+
+    def job(self, *, quit: QuitPolicy | None = None, shared: bool | None = None) -> Job:  # noqa: A002 (as its variable)
+        """
+        Do one piece of work: `with mesh.job():`, or `@mesh.job()` on a function; see `meshaware.jobs.job.Job`.
+
+        Args:
+            quit: When the sidecar is let go afterwards: `success`, `always`, `never`; default `settings.quit`.
+            shared: Whether also where the pod has other containers of the application; default `settings.quit_shared`.
+        """
+        return Job(self, quit, shared)
+
+    def async_job(self, *, quit: QuitPolicy | None = None, shared: bool | None = None) -> AsyncJob:  # noqa: A002
+        """Do one piece of work on asyncio or trio, otherwise as `job`: `async with mesh.async_job():`, or `@`."""
+        return AsyncJob(self, quit, shared)
 
     async def aclose(self) -> None:
         """Close the connections of every client made by `client` and `async_client`; the clients stay usable."""
@@ -209,13 +229,7 @@ class Mesh:
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
         """What `/readyz` answers: whether to send traffic, and why; never asks the network."""
-        state = self.gate.state
-        table = self.routes if isinstance(self.routes, RouteTable) else self.routes.current
-        routes: dict[str, object] = {"count": len(table)}
-        if isinstance(self.routes, SidecarRoutes):
-            age = self.routes.age
-            routes |= {"live": self.routes.live, "age_s": None if age is None else round(age, 1)}
-        return self.gate.is_open, {"mesh": state.flavour, "gate": state.describe(), "routes": routes}
+        return readiness(self.gate, self.routes, self._drain)
 
     def async_client(self, **arguments: Unpack[AsyncClientArguments]) -> httpx.AsyncClient:
         """Make an `httpx.AsyncClient` with the mesh's budgets and headers; its connections close with the mesh."""

@@ -58,6 +58,28 @@ def test_each_mesh_makes_calls_again_or_does_not(name: str, retries: int) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("istio", "http://localhost:15020/quitquitquit"),
+        ("linkerd", "http://localhost:4191/shutdown"),
+        ("consul", "http://localhost:20600/graceful_shutdown"),
+        ("kuma", None),
+        ("ambient", None),
+        ("none", None),
+    ],
+)
+def test_each_mesh_lets_a_job_s_proxy_go_in_its_own_way(name: str, url: str | None) -> None:
+    """Or leaves it to others; and says either way what comes of it. Without a mesh nobody has to hear of a stop."""
+    flavour = FLAVOURS[name]
+    assert flavour.quit.url == url
+    assert flavour.quit.note
+    assert (flavour.drain > 0) is (name != "none")
+    if url is not None:
+        parse_loopback(url)
+        assert flavour.gates
+
+
+@pytest.mark.parametrize(
     ("name", "header"),
     [
         ("istio", "x-forwarded-client-cert"),

@@ -90,7 +90,8 @@ def test_the_deployment_gives_a_pod_every_fact(
 
     settings = MeshSettings()
 
-    assert settings.workload.model_dump(exclude={"origins"}) == {
+    # What other containers there are, only the sidecar knows.
+    assert settings.workload.model_dump(exclude={"origins", "app_containers"}) == {
         "pod_name": "inventory-7d4b9c6f5b-x2x9q",
         "pod_uid": "0f0c3b5e-6b7c-4b8e-9d51-3a0d5d2a9d11",
         "namespace": "shop",
@@ -124,6 +125,7 @@ def test_the_deployment_gives_a_pod_every_fact(
         "trust_domain": "env TRUST_DOMAIN",
         "labels": f"file {root}/etc/podinfo/labels",
         "annotations": f"file {root}/etc/podinfo/annotations",
+        "app_containers": "default",
     }
 
 

@@ -33,6 +33,9 @@ _WILD = (
         ("read_pairs", "app=shop, version=v1,", {"app": "shop", "version": "v1"}),
         ("read_pairs", "app=", {"app": ""}),
         ("read_pairs", {}, {}),
+        ("read_containers", "app, logger", ("app", "logger")),  # Istio's APP_CONTAINERS
+        ("read_containers", ["app"], ("app",)),
+        ("read_containers", (), ()),
     ],
 )
 def test_a_good_value_is_read(reader: str, value: object, result: object) -> None:
@@ -57,6 +60,13 @@ def test_a_good_value_is_read(reader: str, value: object, result: object) -> Non
         ("read_trust_domain", "cluster.local/ns/x", "a trust domain such as cluster.local"),
         ("read_address", "inventory-0", "an IP address"),
         ("read_address", "", "an IP address"),
+        ("read_containers", "app,,logger", "the names of containers"),
+        ("read_containers", "", "the names of containers"),
+        ("read_containers", "App", "the names of containers"),
+        ("read_containers", ["a" * 64], "the names of containers"),
+        ("read_containers", ["app", 5], "the names of containers"),
+        ("read_containers", 5, "the names of containers"),
+        ("read_containers", ["a"] * 257, "the names of containers"),
         ("read_address", 16909060, "an IP address"),
         ("read_pairs", "app", "key=value"),
         ("read_pairs", {"app": 5}, "a mapping of strings"),

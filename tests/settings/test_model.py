@@ -58,6 +58,10 @@ def test_without_anything_the_defaults_hold() -> None:
         "wait_disabled": None,
         "livez_path": "/livez",
         "readyz_path": "/readyz",
+        "drain": None,
+        "quit": "success",
+        "quit_shared": False,
+        "quit_url": None,
         "in_kubernetes": False,
     }
     assert settings.workload == Workload()
@@ -89,6 +93,10 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "MESHAWARE_TRACE_HOSTS": "partner.example,10.1.0.0/16",
         "MESHAWARE_SAMPLING": "0.01",
         "MESHAWARE_READY_FATAL": "false",
+        "MESHAWARE_DRAIN": "500ms",
+        "MESHAWARE_QUIT": "Always",
+        "MESHAWARE_QUIT_SHARED": "yes",
+        "MESHAWARE_QUIT_URL": "http://127.0.0.1:15020/quitquitquit",
         "POD_NAMESPACE": "shop",
     }.items():
         monkeypatch.setenv(name, value)
@@ -104,6 +112,8 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.mesh_hosts == ("payments", ".corp.example")
     assert (settings.trace_hosts, settings.sampling) == (("partner.example", "10.1.0.0/16"), 0.01)
     assert settings.ready_fatal is False
+    assert (settings.drain, settings.quit, settings.quit_shared) == (0.5, "always", True)
+    assert settings.quit_url == "http://127.0.0.1:15020/quitquitquit"
     assert settings.workload.namespace == "shop"
     assert settings.origins["timeout"] == "env MESHAWARE_TIMEOUT"
     assert settings.origins["workload.namespace"] == "env POD_NAMESPACE"

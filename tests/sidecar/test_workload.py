@@ -135,6 +135,7 @@ def test_the_sidecar_tells_what_nobody_declared(load: Load, serve: Callable[[Pag
         "cluster_id": "Kubernetes",
         "mesh_id": "mesh1",
         "trust_domain": "mesh.example",
+        "app_containers": ("app", "logger"),
     }
     assert (found.labels, found.annotations) == (METADATA["LABELS"], METADATA["ANNOTATIONS"])
     assert str(found.spiffe_id) == SPIFFE
@@ -467,6 +468,7 @@ def test_a_real_envoy_tells_all_of_it(load: Load, envoy: str, caplog: pytest.Log
         "trust_domain": "mesh.example",
         "labels": METADATA["LABELS"],
         "annotations": METADATA["ANNOTATIONS"],
+        "app_containers": ("app", "logger"),
     }
     assert str(found.spiffe_id) == SPIFFE
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -119,3 +122,105 @@ def test_a_job_whose_spans_nobody_asked_for_is_quiet(python: Python) -> None:
 
     assert (process.returncode, err) == (0, "")
     assert float(out) < 1.9
+
+
+BESIDE_A_SIDECAR = """
+import sys, time
+import anyio
+from opentelemetry import trace
+from meshaware import Mesh
+
+mesh = Mesh()
+mesh.install_telemetry()
+
+def work():
+    with trace.get_tracer("job").start_as_current_span("count"):
+        print("working", flush=True)
+        if "wait" in sys.argv:
+            time.sleep(60)
+
+@mesh.async_job()
+async def main():
+    with trace.get_tracer("job").start_as_current_span("count"):
+        print("working", flush=True)
+        if "wait" in sys.argv:
+            await anyio.sleep(60)
+
+if sys.argv[1] == "sync":
+    mesh.job()(work)()
+else:
+    anyio.run(main, backend=sys.argv[1])
+"""
+
+
+class Agent:
+    """Istio's agent, ready; when it is told to go it notes what a collector has by then."""
+
+    def __init__(self, collector: Any) -> None:
+        self.requests: list[int] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(200 if self.path == "/healthz/ready" else 404)
+
+            def do_POST(self) -> None:
+                outer.requests.append(len(collector.requests))
+                self._answer(200, b"OK")
+
+            def _answer(self, status: int, body: bytes = b"") -> None:
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class has it so)
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        url = f"http://127.0.0.1:{self._server.server_port}"
+        self.environment = {
+            "MESHAWARE_MESH": "istio",
+            "MESHAWARE_READY_URL": f"{url}/healthz/ready",
+            "MESHAWARE_ADMIN_URL": url,
+            "MESHAWARE_QUIT_URL": f"{url}/quitquitquit",
+        }
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+@pytest.fixture(name="agent")
+def _agent(http_collector: Any) -> Iterator[Agent]:
+    agent = Agent(http_collector)
+    yield agent
+    agent.close()
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["to-its-end", "until-sigterm"])
+@pytest.mark.parametrize("loop", ["sync", "asyncio", "trio"])
+def test_a_job_has_sent_everything_when_its_sidecar_goes(
+    python: Python, http_collector: Any, agent: Agent, loop: str, stop: bool
+) -> None:
+    """Spans and metrics, and nothing is sent afterwards: it would have no way out."""
+    environment = {
+        **ENVIRONMENT,
+        **agent.environment,
+        **http_collector.environment,
+        "OTEL_METRICS_EXPORTER": "otlp",
+        "OTEL_METRIC_EXPORT_INTERVAL": "600000",
+    }
+    process = python("-c", BESIDE_A_SIDECAR, loop, "wait" if stop else "", env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    if stop:
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+
+    assert process.returncode == (143 if stop else 0)
+    assert http_collector.names() == ["count"]
+    assert agent.requests == [len(http_collector.requests)]

@@ -138,6 +138,54 @@ def test_a_service_that_is_terminated_loses_no_span(serve: Serve, http_collector
         assert {span.resource["service.name"] for span in collector.spans} == {"inventory"}
 
 
+DRAINED = """
+import anyio
+from fastapi import FastAPI
+from pathlib import Path
+from meshaware import Mesh
+
+app = FastAPI()
+
+@app.get("/slow")
+async def slow() -> int:
+    Path("slow").touch()
+    while not await anyio.Path("go").exists():
+        await anyio.sleep(0.01)
+    return 43
+
+Mesh().install(app)
+"""
+
+
+def test_a_service_of_a_mesh_sends_the_spans_of_what_was_in_hand_at_sigterm(
+    python: Python, tmp_path: Path, http_collector: Any
+) -> None:
+    """The pause, then what is in hand, then telemetry."""
+    (tmp_path / "drained.py").write_text(DRAINED)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+        process = python(
+            *("-m", "uvicorn", "drained:app", "--fd", str(listener.fileno())),
+            env={**AT_THE_END, **http_collector.environment, "MESHAWARE_DRAIN": "100ms"},
+            pass_fds=[listener.fileno()],
+        )
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        slow = thread.submit(lambda: urlopen(f"{url}/slow", timeout=30).read())
+        end = time.monotonic() + 30
+        while not (tmp_path / "slow").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        (tmp_path / "go").touch()
+
+        assert slow.result(30) == b"43"
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGTERM, err
+        assert "GET /slow" in http_collector.names()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_collector_that_does_not_answer_delays_a_stop_by_two_seconds_at_most(
     serve: Serve, number: signal.Signals, silent_endpoint: str, refusing_endpoint: str

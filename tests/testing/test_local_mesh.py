@@ -99,6 +99,28 @@ def test_apply_changes_a_timeout(envoy: str | None, get: Any) -> None:
 
 
 @pytest.mark.envoy
+def test_a_workload_that_is_withdrawn_gets_no_more_requests(envoy: str | None, get: Any) -> None:
+    """As a pod that is deleted; the service stays, with nobody behind it in the end."""
+    with LocalMesh(envoy=envoy) as mesh:
+        outbound = mesh.add("tester", app=False).sidecar.outbound_url
+
+        def answering(body: bytes) -> Any:
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": body})
+
+            return app
+
+        one, two = (mesh.serve("hello", answering(body), lifespan="off") for body in (b"one", b"two"))
+        mesh.withdraw(one)
+        assert [get(outbound, "hello").body for _ in range(4)] == [b"two"] * 4
+        mesh.withdraw(two)
+        assert get(outbound, "hello").body == b"no healthy upstream"
+        mesh.restore(one)
+        assert [get(outbound, "hello").body for _ in range(4)] == [b"one"] * 4
+
+
+@pytest.mark.envoy
 def test_what_no_route_names_any_more_goes_last(envoy: str | None, get: Any) -> None:
     """A subset that is taken away; Envoy has it until the routes are changed."""
     rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: hello}\nspec:\n  host: hello\n"

@@ -474,3 +474,32 @@ def test_a_rule_for_nobody_here_is_refused_all_the_same(read: Read, view: View) 
 def test_the_head_is_checked(read: Read, view: View, spec: str, problem: str) -> None:
     with pytest.raises(LocalMeshError, match=problem):
         route_configuration(read(spec), view)
+
+
+def test_a_port_has_the_routes_of_its_services_and_its_name(read: Read, view: View) -> None:
+    """Where each port has a listener; hosts that are no services are at 80, Istio's port of those that name none."""
+    (inventory,) = view.services
+    other = replace(inventory, name="other", host="other.shop.svc.cluster.local", port=9090, address="10.96.0.2")
+    both = replace(view, services=[inventory, other])
+    manifests = answering(read, 201, "hosts: [outside.example]")
+
+    def hosts(port: int | None) -> tuple[str, list[str]]:
+        configuration = route_configuration(manifests, both, port)
+        return configuration["name"], [host["name"] for host in configuration["virtual_hosts"]]
+
+    always = ["allow_any", "block_all"]
+    assert hosts(None) == (
+        "http_proxy",
+        [f"{inventory.host}:8080", f"{other.host}:9090", "outside.example:80", *always],
+    )
+    assert hosts(8080) == ("8080", [f"{inventory.host}:8080", *always])
+    assert hosts(9090) == ("9090", [f"{other.host}:9090", *always])
+    assert hosts(80) == ("80", ["outside.example:80", *always])
+
+
+def test_a_service_that_has_an_address_is_called_by_it_too(view: View) -> None:
+    """As Istio has it."""
+    (inventory,) = view.services
+    host = host_of([], replace(view, services=[replace(inventory, address="10.96.0.1")]), "inventory.")
+    assert host is not None
+    assert host["domains"][-1] == "10.96.0.1"

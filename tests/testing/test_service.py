@@ -163,3 +163,31 @@ def test_podinfo_is_written_into_the_meshs_own_directory(orders: LocalService) -
     directory = Path(orders.environment()["MESHAWARE_PODINFO"])
     assert 'team="say \\"hi\\""' in (directory / "labels").read_text()
     assert (directory / "annotations").exists()
+
+
+def test_popen_starts_a_program_as_the_application(
+    orders: LocalService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its environment, what is given on top, this process's, and no proxy of this machine's."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("OF_THE_TEST", "1")
+    script = "import json, os; print(json.dumps([dict(os.environ), os.getcwd()]))"
+    process = orders.popen(
+        [sys.executable, "-c", script], env={"POD_IP": "10.0.0.1"}, cwd=str(tmp_path), stdout=subprocess.PIPE, text=True
+    )
+    variables, directory = json.loads(process.communicate(timeout=30)[0])
+    assert orders.environment() | {"POD_IP": "10.0.0.1", "OF_THE_TEST": "1"} == {
+        name: variables[name] for name in [*orders.environment(), "OF_THE_TEST"]
+    }
+    assert "HTTPS_PROXY" not in variables
+    assert directory == str(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        orders.popen(["no-such-program"])
+
+
+def test_what_popen_started_ends_with_the_mesh(envoy: str | None) -> None:
+    """It is asked to first."""
+    with LocalMesh(envoy=envoy) as mesh:
+        process = mesh.add("orders", start=False).popen(["sleep", "60"])
+        assert process.poll() is None
+    assert process.returncode == -15

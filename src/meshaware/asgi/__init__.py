@@ -5,6 +5,7 @@ What stands between the server and the application.
     middleware   MeshMiddleware: carries headers from a request to its calls
     peers        whose word about the caller counts
     health       livez and readyz
+    drain        from SIGTERM to the stop
     errors       replies for upstream failures that nothing handled
     install      puts them around an application
 """

@@ -5,13 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from meshaware.asgi.drain import Drain
 from meshaware.asgi.types import ASGIApp, Receive, Scope, Send
+from meshaware.budgets import RouteSource, RouteTable
+from meshaware.budgets.sources import SidecarRoutes
 from meshaware.errors import SettingsError
+from meshaware.sidecar.readiness import ReadinessGate
 
-__all__ = ["HealthEndpoints"]
+__all__ = ["HealthEndpoints", "readiness"]
 
 _OK, _METHOD_NOT_ALLOWED, _UNAVAILABLE = 200, 405, 503
 _METHODS = ("GET", "HEAD")
+
+
+def readiness(gate: ReadinessGate, routes: RouteTable | RouteSource, drain: Drain) -> tuple[bool, Mapping[str, object]]:
+    """Whether to send traffic, and what else readiness says of a service; asks nobody."""
+    state = gate.state
+    table = routes if isinstance(routes, RouteTable) else routes.current
+    known: dict[str, object] = {"count": len(table)}
+    if isinstance(routes, SidecarRoutes):
+        age = routes.age
+        known |= {"live": routes.live, "age_s": None if age is None else round(age, 1)}
+    told = {"mesh": state.flavour, "gate": state.describe(), "routes": known, "draining": drain.begun}
+    return gate.is_open and not drain.begun, told
 
 
 class HealthEndpoints:

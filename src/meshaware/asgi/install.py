@@ -8,12 +8,12 @@ Starlette builds its middleware stack at the first request and FastAPI's telemet
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from meshaware.asgi.types import ASGIApp
 
-__all__ = ["Application", "around_lifespan", "around_stack", "handle_errors"]
+__all__ = ["Application", "around_lifespan", "around_stack", "handle_errors", "within_lifespan"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -63,6 +63,19 @@ def around_lifespan(app: Application, outer: Callable[[], AbstractAsyncContextMa
     async def lifespan(instance: Any) -> AsyncGenerator[Mapping[str, Any] | None]:
         async with outer(), own(instance) as state:
             yield state
+
+    app.router.lifespan_context = lifespan
+
+
+def within_lifespan(app: Application, inner: Callable[[], AbstractContextManager[None]]) -> None:
+    """Run `inner` while the application serves: from behind its own start-up to before its own shutdown."""
+    own: Lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(instance: Any) -> AsyncGenerator[Mapping[str, Any] | None]:
+        async with own(instance) as state:
+            with inner():
+                yield state
 
     app.router.lifespan_context = lifespan
 

@@ -9,6 +9,8 @@ The command `meshaware`.
                   ... where its routes come from: sources.py;  all that is found: answer.py
                   ... as JSON: shape.py;  as text: words.py, bars.py
     wait          meshaware wait: until the sidecar takes calls
+    run           meshaware run: a command as a container's entry point
+                  ... its signals and its end: child.py;  the sidecar after it: quit.py
 
 A sub-command is a module that is loaded when it is asked for, with `add_arguments(parser)` and `run(arguments)`.
 """

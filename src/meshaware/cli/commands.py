@@ -33,6 +33,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "budget": Command("meshaware.cli.budget", "which route a call takes, why, and how long it may last"),
     "wait": Command("meshaware.cli.wait", "wait until the sidecar takes calls"),
+    "run": Command("meshaware.cli.run", "run a command as the entry point of a container beside a sidecar"),
 }
 
 

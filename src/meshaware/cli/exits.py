@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 __all__ = [
+    "CANNOT_EXECUTE",
     "EX_CONFIG",
     "EX_DATAERR",
     "EX_IOERR",
@@ -18,6 +19,7 @@ __all__ = [
     "EX_UNAVAILABLE",
     "EX_USAGE",
     "INTERRUPTED",
+    "NOT_FOUND",
     "CommandError",
     "Parser",
 ]
@@ -33,6 +35,10 @@ EX_IOERR = 74
 """Nobody takes the output."""
 EX_CONFIG = 78
 """A variable or file of the settings cannot be used."""
+CANNOT_EXECUTE = 126
+"""A program is there and cannot be executed, as shells tell it."""
+NOT_FOUND = 127
+"""There is no such program, as shells tell it."""
 INTERRUPTED = 130
 """Ctrl-C, as shells tell it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from meshaware.flavours.flavour import ENVOY_STATES, Flavour, Mark, Sign
+from meshaware.flavours.quit import Quit, Refusal
 
 __all__ = ["CONSUL"]
 
@@ -27,6 +28,12 @@ CONSUL = Flavour(
     marks=(
         Mark("label", "consul.hashicorp.com/connect-inject-status", _INJECTED),
         Mark("annotation", "consul.hashicorp.com/connect-inject-status", _INJECTED),
+    ),
+    # consul-dataplane, not Envoy's admin: it would take an Envoy that goes by itself for one that failed.
+    quit=Quit(
+        "http://localhost:20600/graceful_shutdown",
+        "it goes after its grace period, 30 seconds unless annotated otherwise",
+        (Refusal(404, None, "consul-dataplane has another path: see sidecar-proxy-lifecycle-graceful-shutdown-path"),),
     ),
     native_marks=(Mark("annotation", _AS_SIDECAR, re.compile(r"^true$")),),
     classic_marks=(Mark("annotation", _AS_SIDECAR, re.compile(r"^false$")),),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from meshaware.flavours.quit import NO_SIDECAR, Quit
+
 __all__ = ["ENVOY_STATES", "NOBODY", "Flavour", "Heard", "Mark", "Sign"]
 
 ENVOY_STATES = re.compile(rb"^(LIVE|DRAINING|PRE_INITIALIZING|INITIALIZING)\n?$")
@@ -109,6 +111,8 @@ class Flavour:
             None where a request may reach the application with whatever the caller put there.
         tells_timeout: Whether `x-envoy-expected-rq-timeout-ms`, where it arrives, was written by an Envoy that ends the
             request then: that of the caller or the own one.
+        quit: How it is let go when a job is over.
+        drain: Seconds from SIGTERM to the stop of a service, in which its callers' proxies learn that it goes.
     """
 
     name: str
@@ -127,6 +131,9 @@ class Flavour:
     proofs: tuple[tuple[Sign, ...], ...] = ()
     peer_header: str | None = None
     tells_timeout: bool = False
+    quit: Quit = NO_SIDECAR
+    # Istio kills a classic sidecar 5 s after SIGTERM; work in hand and telemetry, 2 s at most, come after the drain.
+    drain: float = 2.0
 
     def native(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool | None:
         """Whether the proxy is a native sidecar, by the pod's labels and annotations; None where they do not tell."""

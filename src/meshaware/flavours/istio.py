@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from meshaware.flavours.flavour import Flavour, Mark, Sign
+from meshaware.flavours.quit import Quit, Refusal
 
 __all__ = ["ISTIO"]
 
@@ -30,6 +31,15 @@ ISTIO = Flavour(
         # Every template writes it; the one for gRPC without any proxy (`grpc-simple`) lists no istio-proxy.
         Mark("annotation", _STATUS, re.compile(r'"istio-proxy"')),
         Mark("label", "security.istio.io/tlsMode", re.compile(r"^istio$")),
+    ),
+    # The agent, not Envoy's own `/quitquitquit`: the agent would log that its Envoy has gone.
+    quit=Quit(
+        "http://localhost:15020/quitquitquit",
+        "it exits at once, without draining",
+        (
+            Refusal(403, None, "only loopback may ask, and the agent does not see this connection as such"),
+            Refusal(405, None, "it takes no POST; is it Istio's agent that listens there?"),
+        ),
     ),
     native_marks=(Mark("annotation", _STATUS, re.compile(r'"initContainers"\s*:\s*\[[^\]]*"istio-proxy"')),),
     classic_marks=(Mark("annotation", _STATUS, re.compile(r'"containers"\s*:\s*\[[^\]]*"istio-proxy"')),),

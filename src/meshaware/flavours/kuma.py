@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from meshaware.flavours.flavour import ENVOY_STATES, Flavour, Mark, Sign
+from meshaware.flavours.quit import Quit
 
 __all__ = ["KUMA"]
 
@@ -29,6 +30,7 @@ KUMA = Flavour(
         Mark("annotation", "kuma.io/sidecar-injected", re.compile(r"^(true|enabled)$")),
         Mark("label", "kuma.io/mesh", re.compile(r".")),
     ),
+    quit=Quit(None, "its control plane lets the sidecar go once the other containers have ended"),
     proofs=(
         (Sign(9902, "/ready", body=_READY, silent=True),),
         # 9901 is where any Envoy's admin is by custom; beside Kuma's, inbound connections are caught.

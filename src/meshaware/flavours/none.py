@@ -7,4 +7,4 @@ from meshaware.flavours.flavour import Flavour
 __all__ = ["NONE"]
 
 # Whoever calls from inside a mesh has a sidecar that says how long it waits, and none here takes it away.
-NONE = Flavour(name="none", title="no mesh", tells_timeout=True)
+NONE = Flavour(name="none", title="no mesh", tells_timeout=True, drain=0.0)

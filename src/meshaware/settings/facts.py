@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from meshaware.identity import SpiffeId
 from meshaware.settings.mapping import FrozenMapping
 
-__all__ = ["read_address", "read_namespace", "read_pairs", "read_service_account", "read_trust_domain"]
+__all__ = [
+    "read_address",
+    "read_containers",
+    "read_namespace",
+    "read_pairs",
+    "read_service_account",
+    "read_trust_domain",
+]
 
 _MAX_PAIRS = 4096
+_MAX_CONTAINERS = 256
+_CONTAINER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_CONTAINERS = "the names of containers with commas between them: lower-case letters, digits and dashes, at most 63"
 
 
 def read_namespace(value: object) -> str:
@@ -46,6 +57,17 @@ def read_address(value: object) -> str:
     except ValueError:
         raise ValueError("an IP address, or several with commas between them") from None
     return text
+
+
+def read_containers(value: object) -> tuple[str, ...]:
+    """Names of containers, as a list or with commas between them."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise ValueError(_CONTAINERS)  # noqa: TRY004  pydantic collects value errors, and lets type errors through
+    found = tuple(_text(name) for name in cast("Sequence[object]", names))
+    if len(found) > _MAX_CONTAINERS or not all(_CONTAINER.fullmatch(name) for name in found):
+        raise ValueError(_CONTAINERS)
+    return found
 
 
 def read_pairs(value: object) -> FrozenMapping:

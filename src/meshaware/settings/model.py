@@ -47,6 +47,7 @@ __all__ = ["MeshSettings", "UnknownVariableWarning"]
 MeshName = Literal["auto", "istio", "ambient", "linkerd", "consul", "kuma", "none"]
 BudgetPolicy = Literal["ceiling", "tight"]
 Deadlines = Literal["enforce", "observe", "off"]
+QuitPolicy = Literal["success", "always", "never"]
 Sampling = Literal["mesh", "always"] | float
 Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -125,6 +126,10 @@ class MeshSettings(BaseSettings):
         wait_disabled: A reason not to wait for the proxy at all; `None`: none.
         livez_path: Path of the liveness endpoint.
         readyz_path: Path of the readiness endpoint.
+        drain: How long to go on serving after SIGTERM, in seconds or as a duration; `None`: by mesh, 0 without one.
+        quit: When a job lets its sidecar go: `success`, `always` (after a failure too) or `never`.
+        quit_shared: Whether it does so where the pod has other containers of the application.
+        quit_url: Where the proxy is told to go, on loopback; `None`: by mesh.
         in_kubernetes: Whether this process runs in a pod; left out, it is found out.
         workload: What is known about the pod: a `Workload`, or a mapping of some of its facts.
 
@@ -164,6 +169,10 @@ class MeshSettings(BaseSettings):
     wait_disabled: Annotated[str | None, _read_or_none(read_why_not)] = None
     livez_path: Annotated[str, _read(read_path)] = "/livez"
     readyz_path: Annotated[str, _read(read_path)] = "/readyz"
+    drain: Annotated[float | None, _read_or_none(read_seconds)] = None
+    quit: Annotated[QuitPolicy, _read(read_choice("success", "always", "never"))] = "success"
+    quit_shared: Annotated[bool, _read(read_flag)] = False
+    quit_url: Annotated[str | None, _read_or_none(read_loopback_url)] = None
     in_kubernetes: Annotated[bool, _read(read_flag)] = False
     workload: Workload = Workload()
 
@@ -198,6 +207,10 @@ class MeshSettings(BaseSettings):
         wait_disabled: str | None = _UNSET,
         livez_path: str = _UNSET,
         readyz_path: str = _UNSET,
+        drain: float | str | None = _UNSET,
+        quit: QuitPolicy = _UNSET,  # noqa: A002 (named as its variable)
+        quit_shared: bool = _UNSET,
+        quit_url: str | None = _UNSET,
         in_kubernetes: bool = _UNSET,
         workload: Workload | Mapping[str, object] = _UNSET,
     ) -> None:

@@ -65,6 +65,10 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("wait_disabled", "a reason not to wait for the proxy at all; also `LINKERD_AWAIT_DISABLED`"),
     Variable("livez_path", "path of the liveness endpoint"),
     Variable("readyz_path", "path of the readiness endpoint"),
+    Variable("drain", "how long to go on serving after SIGTERM; unset: by mesh"),
+    Variable("quit", "when a job lets its sidecar go: `success`, `always` (after a failure too) or `never`"),
+    Variable("quit_shared", "whether it does so where the pod has other containers of the application"),
+    Variable("quit_url", "where the proxy is told to go; unset: by mesh"),
     Variable("in_kubernetes", "whether this process runs in a pod; found out by itself"),
     Variable("workload.pod_name", "name of the pod", ("POD_NAME", "MY_POD_NAME")),
     Variable("workload.pod_uid", "unique id of the pod", ("POD_UID", "MY_POD_UID")),
@@ -88,6 +92,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("workload.trust_domain", "trust domain of the mesh", ("TRUST_DOMAIN",)),
     Variable("workload.labels", "labels of the pod"),
     Variable("workload.annotations", "annotations of the pod"),
+    Variable("workload.app_containers", "containers of the pod besides the proxy's"),
 )
 
 # Right names that fill no field: the Envoy that meshaware.testing runs.

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from meshaware.identity import SpiffeId
 from meshaware.settings.facts import (
     read_address,
+    read_containers,
     read_namespace,
     read_pairs,
     read_service_account,
@@ -64,6 +65,7 @@ class Workload(BaseModel):
     trust_domain: Annotated[str | None, _or_none(read_trust_domain)] = None
     labels: _Pairs = FrozenMapping()
     annotations: _Pairs = Field(default=FrozenMapping(), repr=False)
+    app_containers: Annotated[tuple[str, ...], BeforeValidator(read_containers)] = ()
     origins: _Pairs = Field(default=FrozenMapping(), repr=False)
 
     @property

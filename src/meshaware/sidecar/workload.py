@@ -18,7 +18,7 @@ from meshaware.errors import SidecarUnavailable
 from meshaware.flavours import Detected, Flavour
 from meshaware.identity import SpiffeId
 from meshaware.settings import MeshSettings, Workload
-from meshaware.settings.facts import read_address, read_namespace, read_pairs, read_service_account
+from meshaware.settings.facts import read_address, read_containers, read_namespace, read_pairs, read_service_account
 from meshaware.settings.found import Found
 from meshaware.settings.readers import read_text
 from meshaware.sidecar.admin import AdminReply, async_fetch, fetch
@@ -192,7 +192,7 @@ def _list(value: object, key: str) -> list[object]:
     return cast("list[object]", items) if isinstance(items, list) else []
 
 
-# The types are odd: INSTANCE_IPS is "a,b" in one string. Numbers and booleans may be strings; none is needed.
+# The types are odd: INSTANCE_IPS and APP_CONTAINERS are "a,b" in one string. Numbers and booleans may be strings too.
 _METADATA: tuple[tuple[str, str, Callable[[object], object]], ...] = (
     ("NAME", "pod_name", read_text),
     ("NAMESPACE", "namespace", read_namespace),
@@ -204,4 +204,5 @@ _METADATA: tuple[tuple[str, str, Callable[[object], object]], ...] = (
     ("MESH_ID", "mesh_id", read_text),
     ("LABELS", "labels", _labels),
     ("ANNOTATIONS", "annotations", _annotations),
+    ("APP_CONTAINERS", "app_containers", read_containers),
 )

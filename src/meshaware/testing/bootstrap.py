@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from meshaware.testing.clusters import static_cluster
+from meshaware.testing.discovery import routes_of_port
 from meshaware.testing.matches import EVERYTHING
 from meshaware.testing.ports import LOOPBACK
+from meshaware.testing.redirect import Exemption
 from meshaware.testing.routes import ROUTES
 from meshaware.testing.tracers import RUNTIME, Tracing, collector_cluster, tracer
 
-__all__ = ["READY_PATH", "Ports", "bootstrap"]
+__all__ = ["READY_PATH", "Ports", "bootstrap", "port_listener"]
 
 READY_PATH = "/healthz/ready"
 _TYPE = "type.googleapis.com/"
 _HTTP = "envoy.extensions.filters.http"
 _NETWORK = "envoy.extensions.filters.network"
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 (of a pod that nothing but the mesh reaches)
 _MANAGER = f"{_TYPE}{_NETWORK}.http_connection_manager.v3.HttpConnectionManager"
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one sidecar, all of them on 127.0.0.1; `app` is None where there is no application."""
+    """The ports of one sidecar; `app` is None where there is no application."""
 
     outbound: int
     inbound: int
@@ -34,7 +37,14 @@ class Ports:
 
 
 def bootstrap(
-    node: Mapping[str, Any], ports: Ports, directory: Path, service_port: int, tracing: Tracing | None
+    node: Mapping[str, Any],
+    ports: Ports,
+    directory: Path,
+    service_port: int,
+    tracing: Tracing | None,
+    *,
+    exemption: Exemption | None = None,
+    app: str = LOOPBACK,
 ) -> dict[str, Any]:
     """
     Return the configuration that Envoy is started with.
@@ -45,26 +55,56 @@ def bootstrap(
         directory: Holds `routes.json` and `clusters.json`, and takes `access.log`.
         service_port: The port of the service, which Istio puts into names.
         tracing: None for no tracer.
+        exemption: In a pod with redirection, how its rules tell the sidecar's own connections; None where there is no
+            redirection, and everything is on 127.0.0.1.
+        app: The address of the application.
     """
     hcm = _Connections(directory, tracing)
     inbound = f"inbound|{service_port}||"
+    where = LOOPBACK if exemption is None else _EVERYWHERE
+    names = ("outbound", "inbound") if exemption is None else ("virtualOutbound", "virtualInbound")
     listeners = [
-        _listener("outbound", ports.outbound, "OUTBOUND", hcm.outbound(directory / "routes.json")),
-        _listener("ready", ports.ready, "UNSPECIFIED", hcm.ready()),
+        _listener(names[0], where, ports.outbound, "OUTBOUND", hcm.outbound(directory / "routes.json")),
+        _listener("ready", where, ports.ready, "UNSPECIFIED", hcm.ready()),
     ]
     clusters = [static_cluster("admin", [(LOOPBACK, ports.admin)])]
     if ports.app is not None:
-        listeners.append(_listener("inbound", ports.inbound, "INBOUND", hcm.inbound(inbound, service_port)))
-        clusters.append(static_cluster(inbound, [(LOOPBACK, ports.app)]))
+        listeners.append(_listener(names[1], where, ports.inbound, "INBOUND", hcm.inbound(inbound, service_port)))
+        clusters.append(static_cluster(inbound, [(app, ports.app)]))
     if tracing is not None:
         clusters.append(collector_cluster(tracing))
+    if exemption is not None:
+        # Where the connection was meant to go, before the kernel sent it here: outbound it is handed to that listener;
+        # inbound it must not be, for the outbound listener of the same port would take it.
+        listeners[0]["use_original_dst"] = True
+        for listener in listeners[2:]:
+            listener["listener_filters"] = [_ORIGINAL_DST]
+        # What comes for a port that no service has finds no listener of its own; what was sent here, the test has.
+        listeners[0]["filter_chains"][0]["filter_chain_match"] = {"destination_port": ports.outbound}
+        listeners[0]["default_filter_chain"] = {"filters": [_BLACK_HOLE]}
     return {
         "node": node,
-        "admin": {"address": _address(ports.admin)},
-        "dynamic_resources": {"cds_config": _file(directory / "clusters.json")},
+        "admin": {"address": _address(LOOPBACK, ports.admin)},
+        "dynamic_resources": {
+            "cds_config": _file(directory / "clusters.json"),
+            **({"lds_config": _file(directory / "listeners.json")} if exemption is not None else {}),
+        },
         "static_resources": {"listeners": listeners, "clusters": clusters},
         "layered_runtime": {"layers": [{"name": "local mesh", "static_layer": RUNTIME}]},
+        **({"cluster_manager": _MARKING} if exemption == "mark" else {}),
     }
+
+
+def port_listener(directory: Path, port: int) -> dict[str, Any]:
+    """
+    Return the listener that redirected connections to one port are handed to, such as Istio's `0.0.0.0_8080`.
+
+    Args:
+        directory: That of `bootstrap`; holds the routes of each port.
+        port: The port that the connections were meant for.
+    """
+    manager = _Connections(directory, None).outbound(directory / routes_of_port(port).file, str(port))
+    return _listener(f"{_EVERYWHERE}_{port}", _EVERYWHERE, port, "OUTBOUND", manager) | {"bind_to_port": False}
 
 
 class _Connections:
@@ -73,9 +113,9 @@ class _Connections:
     def __init__(self, directory: Path, tracing: Tracing | None) -> None:
         self._access_log, self._tracing = directory / "access.log", tracing
 
-    def outbound(self, routes: Path) -> dict[str, Any]:
+    def outbound(self, routes: Path, name: str = ROUTES) -> dict[str, Any]:
         return self._manager("outbound") | {
-            "rds": {"route_config_name": ROUTES, "config_source": _file(routes)},
+            "rds": {"route_config_name": name, "config_source": _file(routes)},
             # Applications say where to with the Host header or with an absolute request target; both work.
             "http_filters": [
                 _filter("fault", "fault.v3.HTTPFault"),
@@ -153,6 +193,20 @@ class _Connections:
         }
 
 
+_ORIGINAL_DST = {
+    "name": "envoy.filters.listener.original_dst",
+    "typed_config": {"@type": f"{_TYPE}envoy.extensions.filters.listener.original_dst.v3.OriginalDst"},
+}
+_TCP_PROXY = {
+    "@type": f"{_TYPE}{_NETWORK}.tcp_proxy.v3.TcpProxy",
+    "stat_prefix": "BlackHoleCluster",
+    "cluster": "BlackHoleCluster",
+}
+_BLACK_HOLE = {"name": "envoy.filters.network.tcp_proxy", "typed_config": _TCP_PROXY}
+# SOL_SOCKET, SO_MARK: what the rules look for.
+_MARK = {"description": "the sidecar's", "level": 1, "name": 36, "int_value": 1337, "state": "STATE_PREBIND"}
+_MARKING = {"upstream_bind_config": {"socket_options": [_MARK]}}
+
 _ACCESS_LOG = {
     "method": "%REQ(:METHOD)%",
     "authority": "%REQ(:AUTHORITY)%",
@@ -162,6 +216,7 @@ _ACCESS_LOG = {
     "details": "%RESPONSE_CODE_DETAILS%",
     "route": "%ROUTE_NAME%",
     "cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "destination": "%DOWNSTREAM_LOCAL_ADDRESS%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "milliseconds": "%DURATION%",
     "request_id": "%REQ(X-REQUEST-ID)%",
@@ -173,18 +228,18 @@ def _filter(name: str, message: str) -> dict[str, Any]:
     return {"name": f"envoy.filters.http.{name}", "typed_config": {"@type": f"{_TYPE}{_HTTP}.{message}"}}
 
 
-def _listener(name: str, port: int, direction: str, manager: dict[str, Any]) -> dict[str, Any]:
+def _listener(name: str, where: str, port: int, direction: str, manager: dict[str, Any]) -> dict[str, Any]:
     network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
     return {
         "name": name,
-        "address": _address(port),
+        "address": _address(where, port),
         "traffic_direction": direction,
         "filter_chains": [{"filters": [network]}],
     }
 
 
-def _address(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": LOOPBACK, "port_value": port}}
+def _address(where: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": where, "port_value": port}}
 
 
 def _file(path: Path) -> dict[str, Any]:

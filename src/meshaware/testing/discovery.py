@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["CLUSTERS", "REFUSALS_QUERY", "ROUTES", "Resources", "accepted_version", "publish", "refusals"]
+__all__ = [
+    "CLUSTERS",
+    "LISTENERS",
+    "REFUSALS_QUERY",
+    "ROUTES",
+    "Resources",
+    "accepted_version",
+    "publish",
+    "refusals",
+    "routes_of_port",
+]
 
 REFUSALS_QUERY = "/stats?filter=update_rejected&format=json"
 
@@ -29,12 +39,29 @@ CLUSTERS = Resources(
     "/config_dump?mask=version_info",
     "ClustersConfigDump",
 )
-ROUTES = Resources(
-    "routes.json",
-    "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-    "/config_dump?resource=dynamic_route_configs&mask=version_info",
-    "DynamicRouteConfig",
+LISTENERS = Resources(
+    "listeners.json",
+    "type.googleapis.com/envoy.config.listener.v3.Listener",
+    "/config_dump?mask=version_info",
+    "ListenersConfigDump",
 )
+
+
+def _routes(file: str, name: str) -> Resources:
+    return Resources(
+        file,
+        "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        f"/config_dump?resource=dynamic_route_configs&mask=version_info&name_regex=%5E{name}%24",
+        "DynamicRouteConfig",
+    )
+
+
+ROUTES = _routes("routes.json", "http_proxy")
+
+
+def routes_of_port(port: int) -> Resources:
+    """The routes of the listener of one port, where each port has one."""
+    return _routes(f"routes-{port}.json", str(port))
 
 
 def publish(directory: Path, resources: Resources, items: Sequence[dict[str, Any]]) -> str:

@@ -16,13 +16,15 @@ import anyio
 import anyio.to_thread
 
 from meshaware.errors import LocalMeshError
-from meshaware.testing.bootstrap import Ports, bootstrap
+from meshaware.testing.bootstrap import bootstrap
 from meshaware.testing.envoy import find_envoy
 from meshaware.testing.manifests import Manifests, read_manifests
+from meshaware.testing.namespaces import Node
+from meshaware.testing.places import Place, in_pod, on_loopback
 from meshaware.testing.pod import Pod
-from meshaware.testing.ports import LOOPBACK, HeldPort
 from meshaware.testing.processes import ProcessGroup
-from meshaware.testing.roster import Member, check, publish
+from meshaware.testing.redirect import address, hosts_file
+from meshaware.testing.roster import Member, addresses, check, publish
 from meshaware.testing.service import LocalService
 from meshaware.testing.sidecar import Sidecar, SidecarPlan
 from meshaware.testing.tracers import TraceContext, choose_tracing
@@ -43,8 +45,9 @@ class LocalMesh:
     | `mesh = LocalMesh(); mesh.add("a"); mesh.add("b")`, then `with mesh:` | all start at the same time |
     | `async with LocalMesh() as mesh:` | the same; starting and stopping does not block the event loop |
 
-    Everything is on 127.0.0.1, at ports that the kernel chooses. When the mesh stops, or the process is gone,
-    however it went, its Envoys are gone too.
+    Everything is on 127.0.0.1, at ports that the kernel chooses; with `redirect=True`, each workload is in a network of
+    its own, with Istio's ports and Istio's redirection. When the mesh stops, or the process is gone, however it went,
+    its Envoys are gone too, and so are its networks.
 
     Args:
         routes: VirtualServices and DestinationRules: files, directories, several of them, or YAML text.
@@ -58,6 +61,8 @@ class LocalMesh:
             too.
         sampling: How many requests are traced where nobody has decided yet, in percent.
         cluster_domain: DNS domain of the cluster.
+        redirect: Redirect the connections of applications to their sidecars, as in a pod: what `service.popen` starts
+            calls `http://inventory:8080` with no proxy set anywhere. `why_no_redirect` tells what it takes.
         start_timeout: How long an Envoy may take to get ready or to take a new configuration, in seconds.
 
     Raises:
@@ -77,11 +82,16 @@ class LocalMesh:
         trace_context: TraceContext | None = None,
         sampling: float = 100.0,
         cluster_domain: str = "cluster.local",
+        redirect: bool = False,
         start_timeout: float = 15.0,
     ) -> None:
         self.namespace, self.cluster_domain = namespace, cluster_domain
         self._envoy = find_envoy(envoy)
         self._tracing = choose_tracing(otlp=otlp, zipkin=zipkin, trace_context=trace_context, sampling=sampling)
+        if redirect and self._tracing is not None:
+            raise LocalMeshError("redirect=True goes without otlp and zipkin: a pod does not reach your collector")
+        self._redirect = redirect
+        self._node: Node | None = None
         self._start_timeout = start_timeout
         self._manifests = read_manifests(routes, namespace=namespace)
         check(self._manifests, namespace, cluster_domain)
@@ -158,8 +168,11 @@ class LocalMesh:
             ordinal = sum((other.pod.service, other.pod.version) == (name, version) for other in self._members)
             account = service_account or name
             pod = Pod(name, version, home, account, self.cluster_domain, ordinal, dict(labels or {}))
+            if self._redirect:
+                pod = replace(pod, address=address("pod", len(self._members) + 1), redirected=True)
             member = self._member(pod, port, app=app, start=start)
             self._members.append(member)
+            self._name_services()
             publish(self._members, self._manifests)
             if start and self._state == "running":
                 member.service.sidecar.start()
@@ -206,6 +219,27 @@ class LocalMesh:
                 publish(self._members, self._manifests)
                 raise
 
+    def withdraw(self, service: LocalService) -> None:
+        """
+        Take a workload out of its service, as Kubernetes does with a pod that is being deleted.
+
+        Every other sidecar has heard of it when this returns. In a cluster that takes a while, and SIGTERM comes first:
+        a test of a restart calls this later than it sends the signal.
+
+        Raises:
+            LocalMeshError: An Envoy refused it, or ended.
+        """
+        self._withdrawn(service, withdrawn=True)
+
+    def restore(self, service: LocalService) -> None:
+        """
+        Put a workload back that was withdrawn, as Kubernetes does with a pod that is ready.
+
+        Raises:
+            LocalMeshError: As for `withdraw`.
+        """
+        self._withdrawn(service, withdrawn=False)
+
     def start(self) -> None:
         """
         Start every sidecar that was added with `start=True`, all at the same time; `with` does it.
@@ -233,15 +267,27 @@ class LocalMesh:
             self._state = "stopped"
             cleaning.callback(self._temporary.cleanup)
             cleaning.callback(self._group.close)
+            if self._node is not None:
+                cleaning.callback(self._node.close)
             for member in self._members:
-                for port in member.held:
+                for port in member.place.held:
                     cleaning.callback(port.release)
+                if member.place.pod is not None:
+                    cleaning.callback(member.place.pod.close)
                 cleaning.callback(member.service.sidecar.stop)
             for member in self._members:
                 cleaning.callback(member.service.sidecar.stop, wait=False)
             for member in self._members:
                 cleaning.callback(member.service.close)
                 cleaning.callback(member.service.stop_serving)
+
+    def _withdrawn(self, service: LocalService, *, withdrawn: bool) -> None:
+        with self._lock:
+            self._members = [
+                member._replace(withdrawn=withdrawn) if member.service is service else member
+                for member in self._members
+            ]
+            publish(self._members, self._manifests)
 
     def _check_port(self, name: str, namespace: str, port: int) -> None:
         for other in self._members:
@@ -251,28 +297,45 @@ class LocalMesh:
     def _member(self, pod: Pod, port: int, *, app: bool, start: bool) -> Member:
         directory = Path(self._temporary.name) / f"{len(self._members)}-{pod.workload_name}"
         directory.mkdir()
-        held = [HeldPort() for _ in range(5 if app else 4)]
-        ports = Ports(*(each.number for each in held))
+        place = self._place(directory, port, app=app)
         tracing = replace(self._tracing, service_name=pod.tracing_name) if self._tracing else None
         plan = SidecarPlan(
             name=f"{pod.service} {pod.version}",
             envoy=self._envoy,
             directory=directory,
-            ports=ports,
-            config=bootstrap(pod.node, ports, directory, port, tracing),
+            ports=place.reached,
+            config=bootstrap(
+                pod.node, place.listens, directory, port, tracing, exemption=place.exemption, app=pod.address
+            ),
             group=self._group,
             start_timeout=self._start_timeout,
+            before=place.sidecar,
         )
         service = LocalService(
             pod,
             port,
             Sidecar(plan),
-            app_port=held[-1] if app else None,
+            place=place,
             directory=directory,
             variables=self._telemetry(),
+            group=self._group,
         )
-        endpoint = Endpoint(LOOPBACK, ports.inbound, pod.labels) if app else None
-        return Member(service, pod, port, endpoint, held, start)
+        endpoint = Endpoint(*place.endpoint, pod.labels) if app else None
+        return Member(service, pod, port, endpoint, place, start)
+
+    def _place(self, directory: Path, port: int, *, app: bool) -> Place:
+        if not self._redirect:
+            return on_loopback(app=app)
+        if self._node is None:
+            self._node = Node(self._group, Path(self._temporary.name))
+        return in_pod(self._node, len(self._members) + 1, directory, port, app=app)
+
+    def _name_services(self) -> None:
+        """Give every pod the names of the services that there are now."""
+        named = addresses(self._members)
+        for member in self._members:
+            if member.place.pod is not None:
+                member.place.pod.name(hosts_file(named, member.pod.namespace, self.cluster_domain))
 
     def _telemetry(self) -> dict[str, str]:
         # An application of Istio's Zipkin provider is told nothing: OpenTelemetry exports OTLP.

@@ -40,6 +40,8 @@ class Pod:
     cluster_domain: str
     ordinal: int
     more_labels: Mapping[str, str]
+    address: str = _ADDRESS
+    redirected: bool = False
 
     def __post_init__(self) -> None:
         for field, pattern, rule in _RULES:
@@ -98,7 +100,7 @@ class Pod:
         domain = f"{self.namespace}.svc.{self.cluster_domain}"
         owner = f"kubernetes://apis/apps/v1/namespaces/{self.namespace}/deployments/{self.workload_name}"
         return {
-            "id": f"sidecar~{_ADDRESS}~{self.name}.{self.namespace}~{domain}",
+            "id": f"sidecar~{self.address}~{self.name}.{self.namespace}~{domain}",
             "cluster": self.tracing_name,
             "metadata": {
                 "NAME": self.name,
@@ -109,8 +111,8 @@ class Pod:
                 "MESH_ID": _MESH,
                 "CLUSTER_ID": _CLUSTER,
                 "NODE_NAME": _NODE,
-                "INSTANCE_IPS": _ADDRESS,
-                "INTERCEPTION_MODE": "NONE",
+                "INSTANCE_IPS": self.address,
+                "INTERCEPTION_MODE": "REDIRECT" if self.redirected else "NONE",
                 "APP_CONTAINERS": self.service,
                 "POD_PORTS": "[]",
                 "LABELS": labels,
@@ -123,7 +125,7 @@ class Pod:
         return {
             "POD_NAME": self.name,
             "POD_NAMESPACE": self.namespace,
-            "POD_IP": _ADDRESS,
+            "POD_IP": self.address,
             "NODE_NAME": _NODE,
             "SERVICE_ACCOUNT": self.service_account,
         }

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["ProcessGroup", "end"]
 
@@ -32,20 +33,27 @@ class ProcessGroup:
         self._watcher: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def spawn(self, command: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, command: Sequence[str], *, log: Path, stdin: int = subprocess.DEVNULL, pass_fds: Collection[int] = ()
+    ) -> subprocess.Popen[bytes]:
         """Start a program in the group; what it writes is appended to `log`."""
-        with self._lock, log.open("ab") as file:
-            if self._watcher is None:
-                self._watcher = _watch(self._directory)
-            return subprocess.Popen(  # noqa: S603
+        with log.open("ab") as file:
+            return self.popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                process_group=self._watcher.pid,
+                pass_fds=pass_fds,
                 # Nothing of the test's environment is Envoy's business; proxies and locales would be.
                 env={"PATH": os.environ.get("PATH", os.defpath)},
             )
+
+    def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a program in the group, with arguments of `subprocess.Popen`."""
+        with self._lock:
+            if self._watcher is None:
+                self._watcher = _watch(self._directory)
+            return subprocess.Popen(command, process_group=self._watcher.pid, **options)  # noqa: S603
 
     def close(self) -> None:
         """End the watcher, and with it all that is left in the group and the directory."""
@@ -65,7 +73,7 @@ def _watch(directory: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def end(process: subprocess.Popen[bytes], within: float, *, kill: bool = False) -> None:
+def end(process: subprocess.Popen[Any], within: float, *, kill: bool = False) -> None:
     """Ask a process to end, with `kill` make it, and wait; after `within` seconds it is killed."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)

@@ -22,9 +22,14 @@ __all__ = ["ROUTES", "check_routes", "route_configuration"]
 ROUTES = "http_proxy"
 
 
-def route_configuration(manifests: Iterable[Manifest], view: View) -> dict[str, Any]:
+def route_configuration(manifests: Iterable[Manifest], view: View, port: int | None = None) -> dict[str, Any]:
     """
     Return the outbound routes of one workload.
+
+    Args:
+        manifests: The VirtualServices among them count.
+        view: The workload's.
+        port: Only those of services that have this port, and by its name; None: all of them.
 
     Raises:
         LocalMeshError: A VirtualService has a field that is not supported, or that Istio would refuse.
@@ -32,7 +37,8 @@ def route_configuration(manifests: Iterable[Manifest], view: View) -> dict[str, 
     services = [_VirtualService(manifest, view) for manifest in manifests if manifest.kind == "VirtualService"]
     # Of the same rank, the first document over later ones: they do not merge.
     governing = sorted((service for service in services if service.applies), key=lambda service: service.rank)
-    hosts = [_service_host(service, governing, view) for service in sorted(view.services, key=lambda s: s.host)]
+    served = [service for service in sorted(view.services, key=lambda s: s.host) if port in {None, service.port}]
+    hosts = [_service_host(service, governing, view) for service in served]
     known = {service.host for service in view.services}
     others = {
         host: routes
@@ -40,6 +46,8 @@ def route_configuration(manifests: Iterable[Manifest], view: View) -> dict[str, 
         for host in virtual.hosts
         if host not in known and host != "*" and (routes := virtual.routes(host, DEFAULT_PORT))
     }
+    if port not in {None, DEFAULT_PORT}:
+        others = {}
     hosts += [
         {
             "name": f"{host}:{DEFAULT_PORT}",
@@ -51,7 +59,7 @@ def route_configuration(manifests: Iterable[Manifest], view: View) -> dict[str, 
         if not any(set(_domains(service, view)) & {host} for service in view.services)
     ]
     return {
-        "name": ROUTES,
+        "name": ROUTES if port is None else str(port),
         "virtual_hosts": [*hosts, _pass_through(), _block_all()],
         "validate_clusters": False,
         "max_direct_response_body_size_bytes": 1_048_576,
@@ -188,7 +196,8 @@ def _governing_routes(service: ServiceView, governing: Sequence[_VirtualService]
 def _domains(service: ServiceView, view: View) -> list[str]:
     qualified = f"{service.name}.{service.namespace}"
     short = [service.name] if service.namespace == view.client.namespace else []
-    return [service.host, f"{service.host}.", *short, f"{qualified}.svc", qualified]
+    address = [service.address] if service.address else []
+    return [service.host, f"{service.host}.", *short, f"{qualified}.svc", qualified, *address]
 
 
 def _pass_through() -> dict[str, Any]:

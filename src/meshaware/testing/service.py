@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from meshaware.errors import LocalMeshError
 from meshaware.settings import MeshSettings
+from meshaware.testing.places import AppPort, Place
 from meshaware.testing.pod import Pod, podinfo
-from meshaware.testing.ports import HeldPort
+from meshaware.testing.processes import ProcessGroup, end
 from meshaware.testing.serving import AppThread
 from meshaware.testing.sidecar import Sidecar
 
 __all__ = ["LocalService"]
 
+_ENDED_WITHIN = 5.0
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _FACTS = {
     "pod_name": "POD_NAME",
     "namespace": "POD_NAMESPACE",
@@ -42,13 +47,16 @@ class LocalService:
         port: int,
         sidecar: Sidecar,
         *,
-        app_port: HeldPort | None,
+        place: Place,
         directory: Path,
         variables: Mapping[str, str],
+        group: ProcessGroup,
     ) -> None:
         self.name, self.version, self.namespace = pod.service, pod.version, pod.namespace
         self.port, self.sidecar = port, sidecar
-        self._pod, self._app_port, self._directory, self._variables = pod, app_port, directory, variables
+        self._pod, self._place, self._directory, self._variables = pod, place, directory, variables
+        self._group = group
+        self._processes: list[subprocess.Popen[Any]] = []
         self._socket: socket.socket | None = None
         self._serving: AppThread | None = None
 
@@ -70,7 +78,9 @@ class LocalService:
         """
         `127.0.0.1:port`, where the sidecar expects the application.
 
-        The port is held for it, and refuses until the application listens there (`uvicorn --port`).
+        The port is held for it, and refuses until the application listens there (`uvicorn --port`). With redirection it
+        is the pod's address and the service's port: `popen` starts a program there, which has to listen at every
+        address (`uvicorn --host 0.0.0.0`), as Istio's inbound calls come to the pod's own.
         """
         return self._app().address
 
@@ -97,17 +107,47 @@ class LocalService:
         What a good Deployment tells the application, for `subprocess` together with `os.environ`.
 
         The downward API's facts, `MESHAWARE_*` addresses in place of Istio's fixed ports and of iptables, and
-        the directory of labels and annotations. It holds before the sidecar is started, and after a restart.
+        the directory of labels and annotations. It holds before the sidecar is started, and after a restart. With
+        redirection there are no addresses: the ports in the pod are Istio's, and nothing has to be told where to go.
         """
-        return {
-            **self._pod.variables(),
+        addresses = {
             "MESHAWARE_MESH": "istio",
             "MESHAWARE_OUTBOUND_PROXY": self.sidecar.outbound_url,
             "MESHAWARE_READY_URL": self.sidecar.ready_url,
             "MESHAWARE_ADMIN_URL": self.sidecar.admin_url,
+        }
+        return {
+            **self._pod.variables(),
+            **({} if self._pod.redirected else addresses),
             "MESHAWARE_PODINFO": str(self._podinfo()),
             **self._variables,
         }
+
+    def popen(
+        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None, **options: Any
+    ) -> subprocess.Popen[Any]:
+        """
+        Start a program where the application of this workload is: with redirection, in its pod.
+
+        Its environment is this process's without proxies, `environment`, and `env`, of which the last wins. When the
+        mesh stops, it is ended with SIGTERM, and killed after 5 seconds.
+
+        Args:
+            command: The program and its arguments.
+            env: Further variables.
+            cwd: Its working directory; by default this process's.
+            options: Further arguments of `subprocess.Popen`.
+
+        Raises:
+            OSError: It cannot be started; with redirection, it ends with 127 instead.
+        """
+        inherited = {name: value for name, value in os.environ.items() if name.lower() not in _PROXIES}
+        directory = cwd or os.getcwd()  # noqa: PTH109 (text is wanted)
+        before = self._place.application(directory) if self._place.application else ()
+        environment = {**inherited, **self.environment(), **(env or {})}
+        process = self._group.popen([*before, *command], env=environment, cwd=directory, **options)
+        self._processes.append(process)
+        return process
 
     def settings(self, **arguments: Any) -> MeshSettings:
         """
@@ -154,14 +194,16 @@ class LocalService:
             serving.stop()
 
     def close(self) -> None:
-        """Close the application's socket; `LocalMesh` does it when it stops."""
+        """End what `popen` started, and close the application's socket; `LocalMesh` does it when it stops."""
+        for process in self._processes:
+            end(process, _ENDED_WITHIN)
         if self._socket is not None:
             self._socket.close()
 
-    def _app(self) -> HeldPort:
-        if self._app_port is None:
+    def _app(self) -> AppPort:
+        if self._place.app is None:
             raise LocalMeshError(f"{self!r} was added with app=False: it has no address of an application")
-        return self._app_port
+        return self._place.app
 
     def _podinfo(self) -> Path:
         directory = self._directory / "podinfo"

@@ -6,14 +6,14 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from meshaware.durations import format_duration
 from meshaware.errors import LocalMeshError, SidecarUnavailable
 from meshaware.sidecar.admin import fetch
-from meshaware.testing.bootstrap import READY_PATH, Ports
+from meshaware.testing.bootstrap import READY_PATH, Ports, port_listener
 from meshaware.testing.discovery import REFUSALS_QUERY, Resources, accepted_version, publish, refusals
 from meshaware.testing.ports import LOOPBACK
 from meshaware.testing.processes import ProcessGroup, end
@@ -27,7 +27,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.05
 
 
 class SidecarPlan(NamedTuple):
-    """All that one sidecar is made from."""
+    """
+    All that one sidecar is made from.
+
+    Attributes:
+        ports: Where it is reached from here.
+        before: What the command begins with, to run it elsewhere.
+    """
 
     name: str
     envoy: Path
@@ -36,6 +42,7 @@ class SidecarPlan(NamedTuple):
     config: Mapping[str, Any]
     group: ProcessGroup
     start_timeout: float
+    before: Sequence[str] = ()
 
 
 class Sidecar:
@@ -141,6 +148,10 @@ class Sidecar:
             if self._process is not None:
                 end(self._process, _STOPPED_WITHIN, kill=True)
 
+    def port_listener(self, port: int) -> dict[str, Any]:
+        """The listener for redirected connections to one port, to be handed over with `configure`."""
+        return port_listener(self._plan.directory, port)
+
     def configure(self, resources: Resources, items: list[dict[str, Any]]) -> None:
         """Hand over clusters or routes; a running Envoy takes them at once, `wait_configured` says when."""
         with self._lock:
@@ -184,8 +195,9 @@ class Sidecar:
         What Envoy logged of each request so far, oldest first.
 
         An entry has `direction` (`outbound` or `inbound`), `method`, `authority`, `path`, `status`, `flags`
-        (Envoy's, such as `UT`), `details`, `route`, `cluster`, `attempts`, `milliseconds`, `request_id` and
-        `traceparent`. Envoy writes it when the request is over, and up to 50 ms later.
+        (Envoy's, such as `UT`), `details`, `route`, `cluster`, `destination` (the address that was connected to),
+        `attempts`, `milliseconds`, `request_id` and `traceparent`. Envoy writes it when the request is over, and up to
+        50 ms later.
         """
         text = _read(self._plan.directory / "access.log")
         # The last line may be half written.
@@ -196,7 +208,7 @@ class Sidecar:
         config = plan.directory / "envoy.json"
         # JSON, not YAML, in which a cluster named "y" would be a boolean.
         config.write_text(json.dumps(plan.config, indent=1), encoding="utf-8")
-        command = [str(plan.envoy), "--config-path", str(config), *_OPTIONS]
+        command = [*plan.before, str(plan.envoy), "--config-path", str(config), *_OPTIONS]
         try:
             self._process = plan.group.spawn(command, log=plan.directory / "envoy.log")
         except OSError as error:
@@ -251,8 +263,9 @@ _OPTIONS = (
     "50",
     # max_grpc_timeout, which Istio sets on every route.
     "--skip-deprecated-logs",
+    # Istio's drainDuration: so long a listener that drains takes new connections.
     "--drain-time-s",
-    "1",
+    "45",
 )
 
 

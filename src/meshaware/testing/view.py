@@ -29,6 +29,7 @@ class ServiceView:
     host: str
     port: int
     endpoints: Sequence[Endpoint]
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
