@@ -91,6 +91,15 @@ class Counting:
             connection.close()
 
 
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """A child looks through what its test has made; through what a long run of tests has, it would for seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(name="authority", scope="module")
 def _authority() -> trustme.CA:
     return trustme.CA()
@@ -120,8 +129,6 @@ class Child:
     def __init__(self, function: Callable[[], str]) -> None:
         told, tell = os.pipe()
         hold, self._release = os.pipe()
-        # What earlier tests left to the collector is not the child's to end: its threads are not there any more.
-        gc.collect()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._release)

@@ -214,8 +214,9 @@ def test_the_mesh_s_clients_are_closed_before(run: Run, sidecar: Any) -> None:
             sidecar.events.append("closed")
 
     mesh = Mesh(sidecar.settings())
-    mesh.client(transport=Transport(lambda _: httpx.Response(204)))
+    client = mesh.client(transport=Transport(lambda _: httpx.Response(204)))
     run(mesh, lambda: sidecar.events.append("work"))
+    assert not client.is_closed
     assert sidecar.events == ["work", "closed", "told"]
 
 

@@ -72,6 +72,7 @@ def test_a_connection_that_breaks_is_no_answer(own_host: str) -> None:
 
         def reset() -> None:
             connection, _ = listener.accept()
+            connection.recv(1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
 
