@@ -65,13 +65,13 @@ def _install(session: nox.Session, *groups: str, extras: str = "testing") -> Non
     session.install("-q", "-e", f".[{extras}]" if extras else ".", *requirements)
 
 
-def _pytest(session: nox.Session, *command: str) -> None:
+def _pytest(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
     """Run the tests; those that fail get one more run, alone, because a machine that is shared may stall in one."""
     try:
-        session.run(*command)
+        session.run(*command, env=env)
     except CommandFailed:
         session.warn("some tests failed; only those run once more")
-        session.run("pytest", "--last-failed", "--last-failed-no-failures", "none")
+        session.run("pytest", "--last-failed", "--last-failed-no-failures", "none", env=env)
 
 
 @nox.session(python=FOUND)
@@ -95,10 +95,12 @@ def clients(session: nox.Session, library: str) -> None:
     others = {"httpx": ["httpx2", "httpcore2"], "httpx2": ["httpx", "httpcore"], "both": []}[library]
     if others:
         session.run("python", "-m", "pip", "uninstall", "-q", "-y", *others)
-    # Starlette's test client says that it would rather have httpx2.
-    quiet = ["-W", "ignore:Using `httpx` with"] if library == "httpx" else []
-    command = ["pytest", *quiet, *(session.posargs or [*TOGETHER, "tests/client", "tests/test_request_copy.py"])]
-    session.run(*command, env={"TESTS_CLIENT_LIBRARY": library})
+    env = {"TESTS_CLIENT_LIBRARY": library}
+    if library == "httpx":
+        # Starlette's test client says that it would rather have httpx2.
+        env["PYTEST_ADDOPTS"] = "-W 'ignore:Using `httpx` with'"
+    what = session.posargs or [*TOGETHER, "tests/client", "tests/test_request_copy.py"]
+    _pytest(session, "pytest", *what, env=env)
 
 
 @nox.session(python=FOUND[0])
