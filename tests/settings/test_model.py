@@ -6,7 +6,6 @@ import copy
 import inspect
 import pickle
 import socket
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -346,15 +345,12 @@ def test_a_pod_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MeshSettings(in_kubernetes=False).in_kubernetes is False
 
 
-def test_making_settings_is_quick_and_opens_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loose bound: about a millisecond is normal."""
+def test_making_settings_opens_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor asks for a name."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("settings must not touch the network")
 
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    begin = time.perf_counter()
-    for _ in range(20):
-        MeshSettings(mesh="istio", admin_url="http://localhost:15000")
-    assert (time.perf_counter() - begin) / 20 < 0.05
+    MeshSettings(mesh="istio", admin_url="http://localhost:15000")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Barrier, Thread
@@ -130,18 +129,6 @@ def test_the_line_says_what_was_seen_what_follows_and_what_to_change(
         " MESHAWARE_SAMPLING=always to keep this service's spans whatever the mesh decides"
     )
     assert f"\nWARNING meshaware.telemetry: {record.getMessage()}\n" in PAGE
-
-
-@pytest.mark.parametrize("sampled", [False, True])
-def test_counting_is_quick(sampled: bool) -> None:
-    """A loose bound: well under a tenth of a microsecond is normal."""
-    watch = SamplingWatch()
-    rounds: list[float] = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        send(watch, 20_000, sampled=sampled)
-        rounds.append((time.perf_counter() - begin) / 20_000)
-    assert min(rounds) < 1e-6
 
 
 @pytest.mark.parametrize(

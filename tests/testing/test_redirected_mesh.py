@@ -417,7 +417,8 @@ def test_it_takes_no_root(envoy: str | None) -> None:
             env=environment,
             check=False,
         )
-        if "Permission denied" not in done.stderr:
+        # Its own files may be root's alone, or what it loads.
+        if "Permission denied" not in done.stderr and "cannot open shared object file" not in done.stderr:
             break
     else:
         pytest.skip("there is no Python here that others than root may run")
