@@ -143,6 +143,10 @@ def test_the_message_of_a_later_hop_tells_of_the_first(routes: Callable[..., Rou
 
 
 LATE = """
+import os
+if os.environ.get("TESTS_CLIENT_LIBRARY") == "httpx2":
+    import httpx2
+    httpx2.alias_httpx()
 from meshaware import create_client
 from meshaware.budgets import RouteTable
 from meshaware.settings import MeshSettings

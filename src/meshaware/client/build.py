@@ -123,15 +123,16 @@ def wrap(client: Any, made: Parts, transport: Callable[..., Any]) -> None:
     """
     direct = client._transport  # noqa: SLF001
 
-    def wrapped(inner: Any, inside: Any = None) -> Any:
+    def wrapped(inner: Any, inside: Any = None, *, proxied: bool = False) -> Any:
         watched = not made.http2 and id(inner) not in made.own_transports
-        return transport(inner, made.outgoing, made.library, inside=inside, watched=watched)
+        return transport(inner, made.outgoing, made.library, inside=inside, watched=watched, proxied=proxied)
 
     client._transport = wrapped(direct)  # noqa: SLF001
     for pattern, mounted in client._mounts.items():  # noqa: SLF001
         if mounted is not None:
             from_environment = not made.own_proxy and id(mounted) not in made.own_transports
-            client._mounts[pattern] = wrapped(mounted, direct if from_environment else None)  # noqa: SLF001
+            inside = direct if from_environment else None
+            client._mounts[pattern] = wrapped(mounted, inside, proxied=True)  # noqa: SLF001
     forget_in_children(client)
 
 

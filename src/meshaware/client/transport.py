@@ -45,16 +45,27 @@ class _Wrapping:
         library: Which client library these are the transports of.
         inside: The transport for hosts inside the mesh, where `inner` leads through a proxy from the environment.
         watched: Whether the connections of `inner` serve one call at a time, and are all opened through this transport.
+        proxied: Whether `inner` leads through a proxy. httpcore2 gives that a copy of a request's extensions, in which
+            nothing can be put once a connection is opened.
     """
 
     def __init__(
-        self, inner: Any, outgoing: Outgoing, library: Library, *, inside: Any = None, watched: bool = False
+        self,
+        inner: Any,
+        outgoing: Outgoing,
+        library: Library,
+        *,
+        inside: Any = None,
+        watched: bool = False,
+        proxied: bool = False,
     ) -> None:
         self._inner = inner
         self._outgoing = outgoing
         self._library = library
         self._inside = inner if inside is None else inside
         self._alone = watched
+        # Whether events are heard from a call's begin, and not only while a connection is opened for it.
+        self._heard = proxied or not watched
 
     def _choose(self, leaving: Leaving) -> Any:
         return self._inside if leaving.inside else self._inner
@@ -118,7 +129,7 @@ class AsyncMeshTransport(_Wrapping):
         if call.end is not None and call.expired():
             raise self._expired(leaving)
         extensions: dict[str, Any] = leaving.request.extensions
-        if not self._alone or "trace" in extensions:
+        if self._heard or "trace" in extensions:
             extensions["trace"] = self._trace(call, extensions.get("trace"))
         token = None
         try:
@@ -198,7 +209,7 @@ class MeshTransport(_Wrapping):
         if call.end is not None and call.expired():
             raise self._expired(leaving)
         extensions: dict[str, Any] = leaving.request.extensions
-        if not self._alone or "trace" in extensions:
+        if self._heard or "trace" in extensions:
             extensions["trace"] = self._trace(call, extensions.get("trace"))
         if self._alone:
             extensions["timeout"] = WatchedTimeouts(extensions["timeout"], call, extensions, self._trace)
