@@ -155,7 +155,7 @@ def test_what_cannot_be_started_is_126_or_127(start: Start, tmp_path: Path) -> N
     ]:
         got = start("--", name, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(SOURCE)}).end()
         assert got == (code, "", f"meshaware run: {name!r} cannot be started: {why}\n"), name
-    with pytest.raises(CommandError, match=r"'a.x00b' cannot be started: embedded null") as caught:
+    with pytest.raises(CommandError, match=r"'a.x00b' cannot be started: .*embedded null") as caught:
         child.run_child(["a\0b"], {})
     assert caught.value.code == 126
 
