@@ -99,7 +99,8 @@ def clients(session: nox.Session, library: str) -> None:
     if library == "httpx":
         # Starlette's test client says that it would rather have httpx2.
         env["PYTEST_ADDOPTS"] = "-W 'ignore:Using `httpx` with'"
-    what = session.posargs or [*TOGETHER, "tests/client", "tests/test_request_copy.py"]
+    # Most of it is one file, which has nothing that its tests would share.
+    what = session.posargs or [*TOGETHER[:2], "--dist", "worksteal", "tests/client", "tests/test_request_copy.py"]
     _pytest(session, "pytest", *what, env=env)
 
 
